@@ -1,0 +1,70 @@
+"""pixel_values -> last_hidden_state: the SigLIP tower."""
+
+from smolvlm_edge.config import ModelConfig
+from smolvlm_edge.export.checkpoint import Checkpoint
+from smolvlm_edge.export.targets import GraphBuilder, Value
+
+PREFIX = "model.vision_model"
+
+
+def vision_encoder(graph: GraphBuilder, checkpoint: Checkpoint, config: ModelConfig) -> None:
+    """pixel_values float32 [tiles, 3, H, W] -> last_hidden_state float32 [tiles, patches, vision hidden].
+
+    Tiles are always full squares, so that every patch is valid and patch positions are simply counted;
+    transformers' fractional coordinates come to the same for a full square.
+    """
+    vision = config.vision
+    size, patches, hidden_size = vision.image_size, vision.patches_per_side**2, vision.hidden_size
+    pixel_values = graph.input("pixel_values", "float32", ("tiles", vision.num_channels, size, size))
+    with graph.scope("embeddings"):
+        hidden = graph.patch_embedding(
+            pixel_values,
+            checkpoint.weight(
+                f"{PREFIX}.embeddings.patch_embedding.weight",
+                hidden_size,
+                vision.num_channels,
+                vision.patch_size,
+                vision.patch_size,
+            ),
+            checkpoint.weight(f"{PREFIX}.embeddings.patch_embedding.bias", hidden_size),
+            checkpoint.weight(f"{PREFIX}.embeddings.position_embedding.weight", patches, hidden_size),
+        )
+    delta: Value | None = None  # what the previous block adds to the residual stream
+    for i in range(vision.num_hidden_layers):
+        with graph.scope(f"layers.{i}"):
+            layer = _Layer(graph, checkpoint, config, f"{PREFIX}.encoder.layers.{i}")
+            normed, hidden = layer.norm("layer_norm1", hidden, delta)
+            delta = layer.self_attention(normed)
+            normed, hidden = layer.norm("layer_norm2", hidden, delta)
+            delta = layer.mlp(normed)
+        graph.layer_done()
+    weight, bias = (checkpoint.weight(f"{PREFIX}.post_layernorm.{part}", hidden_size) for part in ("weight", "bias"))
+    last_hidden_state, _ = graph.layer_norm("post_layernorm", hidden, delta, weight, bias, vision.layer_norm_eps)
+    graph.output("last_hidden_state", last_hidden_state, "float32", ("tiles", patches, hidden_size))
+
+
+class _Layer:
+    """One encoder layer; every method takes and returns [tiles, patches, hidden]."""
+
+    def __init__(self, graph: GraphBuilder, checkpoint: Checkpoint, config: ModelConfig, prefix: str) -> None:
+        self.graph, self.checkpoint, self.config, self.prefix = graph, checkpoint, config.vision, prefix
+
+    def norm(self, name: str, hidden: Value, delta: Value | None) -> tuple[Value, Value]:
+        size = self.config.hidden_size
+        weight, bias = (self.checkpoint.weight(f"{self.prefix}.{name}.{part}", size) for part in ("weight", "bias"))
+        return self.graph.layer_norm(name, hidden, delta, weight, bias, self.config.layer_norm_eps)
+
+    def self_attention(self, x: Value) -> Value:
+        size = self.config.hidden_size
+        query, key, value = (self.linear(f"self_attn.{name}", x, size, size) for name in ("q_proj", "k_proj", "v_proj"))
+        attended = self.graph.attention("self_attn", query, key, value, self.config.num_attention_heads)
+        return self.linear("self_attn.out_proj", attended, size, size)
+
+    def mlp(self, x: Value) -> Value:
+        size, inner = self.config.hidden_size, self.config.intermediate_size
+        return self.linear("mlp.fc2", self.graph.gelu_tanh("mlp.act", self.linear("mlp.fc1", x, inner, size)), size, inner)
+
+    def linear(self, name: str, x: Value, rows: int, columns: int) -> Value:
+        weight = self.checkpoint.weight(f"{self.prefix}.{name}.weight", rows, columns)
+        bias = self.checkpoint.weight(f"{self.prefix}.{name}.bias", rows)
+        return self.graph.linear(name, x, weight, bias)

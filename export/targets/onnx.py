@@ -1,0 +1,338 @@
+"""The architecture in ONNX Runtime's own operators (domain com.microsoft), weights in one external file.
+
+Every operator used has a CPU kernel since ONNX Runtime 1.31. A matrix is written to disk as soon as its
+node is built, so that one matrix at a time is in memory.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from smolvlm_edge.config import TextConfig
+from smolvlm_edge.export.checkpoint import Weight
+from smolvlm_edge.quantize import Recipe, round_blocks, round_rows
+from smolvlm_edge.quantize.packing import pack_gather_block_quantized, pack_matmul_nbits
+
+OPSETS = {"": 21, "com.microsoft": 1}
+IR_VERSION = 10
+MICROSOFT = "com.microsoft"
+INLINE_BYTES = 1024  # smaller tensors stand in the graph file itself
+ALIGNMENT = 4096  # a tensor that starts on a page can be mapped as it lies
+INT8_ACTIVATIONS = 4  # accuracy_level; without it 8-bit MatMulNBits has no packed kernel and is 40 times slower
+
+
+class OnnxGraphBuilder:
+    """A `GraphBuilder` that writes `<name>.onnx` and `<name>.onnx.data`.
+
+    Names: node `/layers.3/self_attn/o_proj/MatMulNBits`, its output `.../output_0`.
+    """
+
+    def __init__(self, folder: Path, name: str, recipe: Recipe, on_layer: Callable[[], None]) -> None:
+        self.folder, self.name, self.recipe, self.layer_done = folder, name, recipe, on_layer
+        self._scopes: list[str] = []
+        self._nodes: list[ir.Node] = []
+        self._inputs: list[ir.Value] = []
+        self._outputs: list[ir.Value] = []
+        self._initializers: dict[str, ir.Value] = {}
+        self._data_name = f"{name}.onnx.data"
+        self._data: BinaryIO = (folder / self._data_name).open("wb")
+        self._text: TextConfig | None = None
+
+    def save(self, producer_version: str) -> None:
+        """Write the graph file; the builder is finished then."""
+        self.close()
+        graph = ir.Graph(
+            self._inputs,
+            self._outputs,
+            nodes=self._nodes,
+            initializers=list(self._initializers.values()),
+            opset_imports=OPSETS,
+            name=self.name,
+        )
+        model = ir.Model(
+            graph, ir_version=IR_VERSION, producer_name="smol-edge", producer_version=producer_version
+        )
+        ir.save(model, self.folder / f"{self.name}.onnx")
+
+    def close(self) -> None:
+        """Close the weight file."""
+        self._data.close()
+
+    # -- inputs, outputs and names ------------------------------------------------------------------
+
+    def input(self, name: str, dtype: str, shape: Sequence[int | str]) -> ir.Value:
+        value = _value(name, dtype, shape)
+        self._inputs.append(value)
+        return value
+
+    def output(self, name: str, value: ir.Value, dtype: str, shape: Sequence[int | str]) -> None:
+        value.name, value.type, value.shape = name, _tensor_type(dtype), ir.Shape(shape)
+        self._outputs.append(value)
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        self._scopes.append(name)
+        yield
+        self._scopes.pop()
+
+    # -- matrices -----------------------------------------------------------------------------------
+
+    def linear(self, name: str, x: ir.Value, weight: Weight, bias: Weight | None = None) -> ir.Value:
+        format_ = self.recipe.format_of(weight.name)
+        match format_.kind:
+            case "float32":
+                product = self._node(name, "MatMul", [x, self._weight(weight.name, weight.load().T)])
+            case "rows":
+                product = self._linear_rows(name, x, weight)
+            case "blocks":
+                return self._linear_blocks(name, x, weight, bias)
+        if bias is None:
+            return product
+        return self._node(name, "Add", [product, self._weight(bias.name, bias.load())])
+
+    def _linear_blocks(self, name: str, x: ir.Value, weight: Weight, bias: Weight | None) -> ir.Value:
+        format_ = self.recipe.format_of(weight.name)
+        rounded = round_blocks(weight.load(), format_.bits, format_.block_size, symmetric=format_.symmetric)
+        codes, scales, zero_points = pack_matmul_nbits(rounded)
+        inputs = [
+            x,
+            self._weight(f"{weight.name}.codes", codes),
+            self._weight(f"{weight.name}.scales", scales),
+            None if zero_points is None else self._weight(f"{weight.name}.zero_points", zero_points),
+            None,  # group index
+            None if bias is None else self._weight(bias.name, bias.load()),
+        ]
+        rows, columns = weight.shape
+        return self._node(
+            name,
+            "MatMulNBits",
+            inputs,
+            K=columns,
+            N=rows,
+            bits=format_.bits,
+            block_size=format_.block_size,
+            accuracy_level=INT8_ACTIVATIONS,
+        )
+
+    def _linear_rows(self, name: str, x: ir.Value, weight: Weight) -> ir.Value:
+        """x / m -> DynamicQuantizeMatMul -> * m, where m is each token's largest magnitude.
+
+        The operator has one activation scale per tensor. Once every token is divided by its own largest
+        magnitude, that one scale is exact for each of them: this is one scale per row, at the speed of
+        the fused kernel.
+        """
+        rounded = round_rows(weight.load())
+        magnitude = self._node(f"{name}/max", "Abs", [x])
+        magnitude = self._node(f"{name}/max", "ReduceMax", [magnitude, self._constant("last_axis", [-1])])
+        # a token of zeros must not be divided by zero
+        magnitude = self._node(f"{name}/max", "Max", [magnitude, self._constant("tiny", np.float32(1e-30))])
+        normalised = self._node(name, "Div", [x, magnitude])
+        codes = self._weight(f"{weight.name}.codes", rounded.codes.T)
+        scales = self._weight(f"{weight.name}.scales", rounded.scales)
+        product = self._node(name, "DynamicQuantizeMatMul", [normalised, codes, scales])
+        return self._node(name, "Mul", [product, magnitude])
+
+    def embedding(self, name: str, input_ids: ir.Value, table: Weight) -> ir.Value:
+        format_ = self.recipe.format_of(table.name)
+        if format_.kind != "blocks":
+            return self._node(name, "Gather", [self._weight(table.name, table.load()), input_ids])
+        rounded = round_blocks(table.load(), format_.bits, format_.block_size, symmetric=format_.symmetric)
+        codes, scales, zero_points = pack_gather_block_quantized(rounded)
+        inputs = [
+            self._weight(f"{table.name}.codes", codes),
+            input_ids,
+            self._weight(f"{table.name}.scales", scales),
+            None if zero_points is None else self._weight(f"{table.name}.zero_points", zero_points),
+        ]
+        return self._node(
+            name,
+            "GatherBlockQuantized",
+            inputs,
+            bits=format_.bits,
+            block_size=format_.block_size,
+            gather_axis=0,
+            quantize_axis=1,
+        )
+
+    def patch_embedding(self, pixel_values: ir.Value, weight: Weight, bias: Weight, positions: Weight) -> ir.Value:
+        hidden_size, patch_size = weight.shape[0], weight.shape[-1]
+        patches = self._node(
+            "patch_embedding",
+            "Conv",
+            [pixel_values, self._weight(weight.name, weight.load()), self._weight(bias.name, bias.load())],
+            kernel_shape=[patch_size, patch_size],
+            strides=[patch_size, patch_size],
+        )  # [tiles, hidden, side, side]
+        flat = self._reshape("patch_embedding", patches, [0, hidden_size, -1])
+        flat = self._node("patch_embedding", "Transpose", [flat], perm=[0, 2, 1])  # [tiles, patches, hidden]
+        return self._node("position_embedding", "Add", [flat, self._weight(positions.name, positions.load())])
+
+    # -- norms and activations ----------------------------------------------------------------------
+
+    def layer_norm(
+        self, name: str, x: ir.Value, delta: ir.Value | None, weight: Weight, bias: Weight, eps: float
+    ) -> tuple[ir.Value, ir.Value]:
+        # not SkipLayerNormalization: its kernel works through a row number by number, 6 times slower than these two
+        total = x if delta is None else self._node(f"{name}.residual", "Add", [x, delta])
+        gamma, beta = self._weight(weight.name, weight.load()), self._weight(bias.name, bias.load())
+        return self._node(name, "LayerNormalization", [total, gamma, beta], axis=-1, epsilon=eps), total
+
+    def rms_norm(
+        self, name: str, x: ir.Value, delta: ir.Value | None, weight: Weight, eps: float
+    ) -> tuple[ir.Value, ir.Value]:
+        gamma = self._weight(weight.name, weight.load())
+        if delta is None:
+            return self._node(name, "SimplifiedLayerNormalization", [x, gamma], domain="", axis=-1, epsilon=eps), x
+        normed, _, _, total = self._nodes_out(
+            name, "SkipSimplifiedLayerNormalization", [x, delta, gamma], outputs=4, epsilon=eps
+        )
+        return normed, total
+
+    def gelu_tanh(self, name: str, x: ir.Value) -> ir.Value:
+        return self._node(name, "FastGelu", [x])
+
+    def silu_gate(self, name: str, gate: ir.Value, up: ir.Value) -> ir.Value:
+        # QuickGelu is x * sigmoid(alpha * x); with alpha 1 that is SiLU, in one operator
+        return self._node(name, "Mul", [self._node(name, "QuickGelu", [gate], alpha=1.0), up])
+
+    # -- attention ----------------------------------------------------------------------------------
+
+    def attention(
+        self, name: str, query: ir.Value, key: ir.Value, value: ir.Value, num_heads: int
+    ) -> ir.Value:
+        return self._node(name, "MultiHeadAttention", [query, key, value], num_heads=num_heads)
+
+    def begin_cache(self, config: TextConfig) -> None:
+        """Declare the lengths that GroupQueryAttention wants, and the tables of its rotary positions.
+
+        seqlens_k int32 [batch]: cached and new tokens together, minus one. total_sequence_length int32
+        scalar: the same without the minus one.
+        """
+        self._text = config
+        self._seqlens_k = self.input("seqlens_k", "int32", ["batch"])
+        self._total_sequence_length = self.input("total_sequence_length", "int32", [])
+        # float32 all the way, as transformers does it: at position 8,000 that shifts angles by up to 5e-4
+        exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
+        frequencies = np.float32(1) / np.float32(config.rope_theta) ** exponents
+        angles = np.outer(np.arange(config.max_position_embeddings, dtype=np.float32), frequencies)
+        self._cos = self._weight("rotary.cos", np.cos(angles))
+        self._sin = self._weight("rotary.sin", np.sin(angles))
+
+    def cached_attention(self, name: str, qkv: ir.Value, layer: int) -> ir.Value:
+        assert self._text is not None, "begin_cache() comes first"
+        text = self._text
+        past_shape = ["batch", text.num_key_value_heads, "past_sequence_length", text.head_dim]
+        present_shape = ["batch", text.num_key_value_heads, "present_sequence_length", text.head_dim]
+        past = [self.input(f"past_key_values.{layer}.{part}", "float32", past_shape) for part in ("key", "value")]
+        attended, *present = self._nodes_out(
+            name,
+            "GroupQueryAttention",
+            [qkv, None, None, *past, self._seqlens_k, self._total_sequence_length, self._cos, self._sin],
+            outputs=3,
+            num_heads=text.num_attention_heads,
+            kv_num_heads=text.num_key_value_heads,
+            do_rotary=1,
+        )
+        for part, value in zip(("key", "value"), present, strict=True):
+            self.output(f"present.{layer}.{part}", value, "float32", present_shape)
+        return attended
+
+    # -- shapes -------------------------------------------------------------------------------------
+
+    def pixel_shuffle(self, name: str, x: ir.Value, side: int, hidden_size: int, factor: int) -> ir.Value:
+        """Rows and columns of patches are cut into factor × factor squares; each square becomes one token.
+
+        transformers' view and permute chain comes to this one transposition.
+        """
+        folded = side // factor
+        squares = self._reshape(f"{name}/squares", x, [0, folded, factor, folded, factor * hidden_size])
+        squares = self._node(name, "Transpose", [squares], perm=[0, 1, 3, 2, 4])
+        return self._reshape(f"{name}/tokens", squares, [0, folded * folded, factor * factor * hidden_size])
+
+    def last_positions(self, name: str, x: ir.Value, count: ir.Value) -> ir.Value:
+        start = self._node(name, "Neg", [count])
+        ends, axes = self._constant("int64_max", [2**63 - 1]), self._constant("axis_1", [1])
+        return self._node(name, "Slice", [x, start, ends, axes])
+
+    def _reshape(self, name: str, x: ir.Value, shape: Sequence[int]) -> ir.Value:
+        target = "_".join(map(str, shape))
+        return self._node(name, "Reshape", [x, self._constant(f"shape_{target}", shape)])
+
+    # -- nodes and weights --------------------------------------------------------------------------
+
+    def _node(
+        self, name: str, op_type: str, inputs: Sequence[ir.Value | None], domain: str | None = None, **attributes: object
+    ) -> ir.Value:
+        return self._nodes_out(name, op_type, inputs, domain=domain, **attributes)[0]
+
+    def _nodes_out(
+        self,
+        name: str,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        *,
+        outputs: int = 1,
+        domain: str | None = None,
+        **attributes: object,
+    ) -> Sequence[ir.Value]:
+        path = "/".join(["", *self._scopes, *name.split("."), op_type])
+        if domain is None:
+            domain = MICROSOFT if op_type in MICROSOFT_OPERATORS else ""
+        while inputs and inputs[-1] is None:
+            inputs = inputs[:-1]
+        node = ir.node(op_type, inputs, attributes, domain=domain, num_outputs=outputs, name=path)  # type: ignore[arg-type]
+        for i, value in enumerate(node.outputs):
+            value.name = f"{path}/output_{i}"
+        self._nodes.append(node)
+        return node.outputs
+
+    def _constant(self, name: str, value: npt.ArrayLike) -> ir.Value:
+        return self._weight(f"constant.{name}", np.asarray(value))
+
+    def _weight(self, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
+        """An initializer, written once under its name: small ones in the graph file, others in the data file."""
+        if name not in self._initializers:
+            array = np.ascontiguousarray(array).reshape(array.shape)
+            tensor = ir.Tensor(array, name=name) if array.nbytes < INLINE_BYTES else self._write(name, array)
+            value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+            self._initializers[name] = value
+        return self._initializers[name]
+
+    def _write(self, name: str, array: npt.NDArray[np.generic]) -> ir.ExternalTensor:
+        self._data.write(bytes(-self._data.tell() % ALIGNMENT))
+        offset = self._data.tell()
+        self._data.write(memoryview(array).cast("B"))
+        return ir.ExternalTensor(
+            self._data_name,
+            offset,
+            array.nbytes,
+            ir.DataType.from_numpy(array.dtype),
+            shape=ir.Shape(array.shape),
+            name=name,
+            base_dir=self.folder,
+        )
+
+
+MICROSOFT_OPERATORS = {
+    "DynamicQuantizeMatMul",
+    "FastGelu",
+    "GatherBlockQuantized",
+    "GroupQueryAttention",
+    "MatMulNBits",
+    "MultiHeadAttention",
+    "QuickGelu",
+    "SkipSimplifiedLayerNormalization",
+}
+
+
+def _tensor_type(dtype: str) -> ir.TensorType:
+    return ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))
+
+
+def _value(name: str, dtype: str, shape: Sequence[int | str]) -> ir.Value:
+    return ir.Value(name=name, type=_tensor_type(dtype), shape=ir.Shape(shape))

@@ -1,0 +1,40 @@
+"""Integer codes -> the byte layouts of ONNX Runtime's operators.
+
+Layouts: ONNX Runtime, docs/ContribOperators.md, com.microsoft.MatMulNBits and GatherBlockQuantized.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from smolvlm_edge.quantize.rounding import BlockQuantized
+
+
+def pack_codes(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
+    """Pack codes below 2**bits along the last axis, the earlier code in the lower bits; odd ends are filled with 0."""
+    per_byte = 8 // bits
+    if per_byte == 1:
+        return codes
+    short = -codes.shape[-1] % per_byte
+    padded = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, short)])
+    grouped = padded.reshape(*padded.shape[:-1], -1, per_byte)
+    packed = np.zeros(grouped.shape[:-1], np.uint8)
+    for i in range(per_byte):
+        packed |= grouped[..., i] << np.uint8(bits * i)
+    return packed
+
+
+def pack_matmul_nbits(
+    weight: BlockQuantized,
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.uint8] | None]:
+    """B [rows, blocks, bytes], scales [rows, blocks] and zero points [rows, bytes] or None for MatMulNBits."""
+    zero_points = None if weight.zero_points is None else pack_codes(weight.zero_points, weight.bits)
+    return pack_codes(weight.codes, weight.bits), weight.scales, zero_points
+
+
+def pack_gather_block_quantized(
+    weight: BlockQuantized,
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.uint8] | None]:
+    """Data [rows, bytes], scales [rows, blocks] and zero points or None for GatherBlockQuantized (axis 1 quantised)."""
+    codes, scales, zero_points = pack_matmul_nbits(weight)
+    used = -(-weight.columns * weight.bits // 8)  # the operator's table has no filling at the end of a row
+    return np.ascontiguousarray(codes.reshape(len(codes), -1)[:, :used]), scales, zero_points

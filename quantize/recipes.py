@@ -1,0 +1,55 @@
+"""Which weight gets which number format.
+
+A recipe is a value: an ordered list of (pattern, format), where the first pattern that matches a tensor's
+name decides. Only matrices ask; norms, biases, the patch convolution and position tables stay float32.
+"""
+
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How one matrix [rows, columns] is stored and multiplied."""
+
+    kind: Literal["float32", "blocks", "rows"]
+    """float32: as it is. blocks: a scale per `block_size` neighbours of a row, activations quantised per
+    block by the engine. rows: int8, a scale per row, activations int8 with a scale per token."""
+    bits: int = 32
+    block_size: int = 0
+    symmetric: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A name and the rules behind it."""
+
+    name: str
+    rules: tuple[tuple[str, Format], ...]
+
+    def format_of(self, tensor: str) -> Format:
+        """The format of the matrix with that checkpoint name."""
+        return next((format_ for pattern, format_ in self.rules if fnmatchcase(tensor, pattern)), FLOAT32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for bundle.json."""
+        return {"name": self.name, "rules": [[pattern, asdict(format_)] for pattern, format_ in self.rules]}
+
+
+FLOAT32 = Format("float32")
+INT8_ROWS = Format("rows", bits=8)
+INT8_BLOCKS = Format("blocks", bits=8, block_size=32)
+INT4_BLOCKS = Format("blocks", bits=4, block_size=32, symmetric=False)
+
+VISION, LAYERS = "model.vision_model.*", "model.text_model.layers.*"
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("fp32", ()),
+        Recipe("int8", ((VISION, INT8_ROWS), ("*", INT8_BLOCKS))),
+        Recipe("int4", ((VISION, INT8_ROWS), (LAYERS, INT4_BLOCKS), ("*", INT8_BLOCKS))),
+    )
+}
+"""What `--quant` offers. Block 32, because 128 divides neither 576 nor 960."""

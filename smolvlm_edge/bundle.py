@@ -1,0 +1,143 @@
+"""An exported model folder: its manifest, its files, their integrity.
+
+A bundle holds four graphs with their weights, the tokenizer and processor files of the checkpoint, and
+bundle.json, which names every file with its size and sha256.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from smolvlm_edge.config import ModelConfig, read_json
+from smolvlm_edge.errors import IntegrityError, ModelNotFoundError
+
+FORMAT_VERSION = 1
+MANIFEST = "bundle.json"
+GRAPHS = ("vision_encoder", "connector", "embed_tokens", "decoder")
+TOKENIZER_FILES = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.json",
+    "chat_template.jinja",
+)
+"""Files that a bundle takes over from the checkpoint, as far as the checkpoint has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """What the manifest says of one file."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle's folder and manifest."""
+
+    folder: Path
+    source: str
+    """Repository id or folder name of the checkpoint."""
+    revision: str | None
+    """Commit of the repository, if known."""
+    recipe: dict[str, Any]
+    """The quantisation recipe: name and rules."""
+    model: ModelConfig
+    files: dict[str, FileEntry]
+    producer: str
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Read the manifest and check that every file is there in its full size.
+
+        Raises:
+            ModelNotFoundError: No bundle in that folder.
+            IntegrityError: The manifest is damaged or of a newer format, or a file is missing or cut off.
+        """
+        if not (folder / MANIFEST).is_file():
+            hint = "it is a checkpoint: export it first" if (folder / "config.json").is_file() else "no bundle there"
+            raise ModelNotFoundError(f"{folder} has no {MANIFEST} ({hint}); make one with: smol-edge export CHECKPOINT")
+        manifest = read_json(folder / MANIFEST)
+        version = manifest.get("format_version")
+        if not isinstance(version, int):
+            raise IntegrityError(f"{folder / MANIFEST} names no format_version")
+        if version > FORMAT_VERSION:
+            raise IntegrityError(
+                f"{folder} has bundle format {version}, this smol-edge reads up to {FORMAT_VERSION}: "
+                "pip install --upgrade smol-edge"
+            )
+        try:
+            bundle = cls(
+                folder=folder,
+                source=manifest["source"],
+                revision=manifest["revision"],
+                recipe=manifest["recipe"],
+                model=ModelConfig.from_dict(manifest["model"]),
+                files={name: FileEntry(**entry) for name, entry in manifest["files"].items()},
+                producer=manifest["producer"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise IntegrityError(f"{folder / MANIFEST} is incomplete ({error}): export the model again") from error
+        bundle._check_sizes()
+        return bundle
+
+    def verify(self, names: Iterable[str] | None = None) -> None:
+        """Compare the sha256 of the named files, by default of all, with the manifest.
+
+        Raises:
+            IntegrityError: A file has changed.
+        """
+        for name in self.files if names is None else names:
+            if sha256(self.folder / name) != self.files[name].sha256:
+                raise IntegrityError(f"{self.folder / name} has changed since it was exported: export the model again")
+
+    def graph_path(self, name: str) -> Path:
+        """The ONNX file of a graph."""
+        return self.folder / f"{name}.onnx"
+
+    def _check_sizes(self) -> None:
+        for name, entry in self.files.items():
+            if Path(name).name != name:
+                raise IntegrityError(f"{self.folder / MANIFEST} names {name}, which lies outside the bundle")
+            try:
+                size = (self.folder / name).stat().st_size
+            except OSError:
+                raise IntegrityError(f"{self.folder / name} is missing: export the model again") from None
+            if size != entry.size:
+                raise IntegrityError(
+                    f"{self.folder / name} has {size} bytes, not {entry.size}: export the model again"
+                )
+        missing = [name for name in GRAPHS if f"{name}.onnx" not in self.files]
+        if missing:
+            raise IntegrityError(f"{self.folder / MANIFEST} names no {missing[0]}.onnx: export the model again")
+
+
+def write_manifest(
+    folder: Path, *, source: str, revision: str | None, recipe: dict[str, Any], model: ModelConfig, producer: str
+) -> None:
+    """Write bundle.json for everything that lies in the folder."""
+    files = {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in sorted(folder.iterdir())}
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "producer": producer,
+        "source": source,
+        "revision": revision,
+        "recipe": recipe,
+        "model": model.to_dict(),
+        "files": files,
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,58 @@
+"""Every error that smol-edge raises on purpose, and the exit code that the command line gives it.
+
+    SmolEdgeError                         1   something went wrong while running
+    ├── RequestError        (ValueError)  2   the request itself: empty prompt, prompt longer than the context, ...
+    ├── ModelNotFoundError (LookupError)  3   no checkpoint or bundle at that place
+    ├── IntegrityError                    4   a checkpoint or bundle that is damaged or contradicts itself
+    ├── ImageError          (ValueError)  5   a picture that is missing, damaged, too large or no picture
+    ├── UnsupportedModelError             1   a sound checkpoint of another architecture
+    ├── EngineError       (RuntimeError)  1   the inference engine is missing or refused a graph
+    └── ExportError                       1   the bundle could not be written
+
+Exit code 0 means success and 130 an interrupt (Ctrl-C). Every message is one line that says what is
+wrong and, where there is one, what to do next.
+"""
+
+from typing import ClassVar
+
+
+class SmolEdgeError(Exception):
+    """Base of every error that smol-edge raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class RequestError(SmolEdgeError, ValueError):
+    """What was asked for cannot be done as asked."""
+
+    exit_code = 2
+
+
+class ModelNotFoundError(SmolEdgeError, LookupError):
+    """There is no checkpoint or bundle where one was named."""
+
+    exit_code = 3
+
+
+class IntegrityError(SmolEdgeError):
+    """A checkpoint or bundle is damaged, incomplete or contradicts itself."""
+
+    exit_code = 4
+
+
+class ImageError(SmolEdgeError, ValueError):
+    """A picture is missing, damaged, too large or of an unknown format."""
+
+    exit_code = 5
+
+
+class UnsupportedModelError(SmolEdgeError):
+    """The checkpoint is sound, but of an architecture or variant that is not supported."""
+
+
+class EngineError(SmolEdgeError, RuntimeError):
+    """The inference engine is missing, refused a graph or failed while running it."""
+
+
+class ExportError(SmolEdgeError):
+    """The bundle could not be written; no output was left behind."""

@@ -1,0 +1,60 @@
+"""Running one graph: what the rest of the runtime may assume of an inference engine.
+
+Only the modules in this folder import an engine, and only when a model is loaded.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+
+class Graph(Protocol):
+    """A graph with one input and one output, without state."""
+
+    def __call__(self, array: npt.NDArray[np.generic]) -> Floats:
+        """Run the graph on its only input."""
+
+    def close(self) -> None:
+        """Free the graph's memory; it cannot be called any more."""
+
+
+class Decoder(Protocol):
+    """The decoder graph with its key/value cache, for one sequence."""
+
+    @property
+    def length(self) -> int:
+        """Positions in the cache."""
+
+    def reserve(self, length: int) -> None:
+        """Make room for that many positions at once."""
+
+    def truncate(self, length: int) -> None:
+        """Forget every position from `length` on."""
+
+    def __call__(self, inputs_embeds: Floats, logits_to_keep: int = 1) -> Floats:
+        """Append positions to the cache.
+
+        Args:
+            inputs_embeds: [new positions, hidden].
+            logits_to_keep: How many of the last positions to score.
+
+        Returns:
+            [logits_to_keep, vocab_size]; valid until the next call.
+        """
+
+    def close(self) -> None:
+        """Free the graph's memory; it cannot be called any more."""
+
+
+class Engine(Protocol):
+    """Opens graphs."""
+
+    def graph(self, path: Path) -> Graph:
+        """Open a graph without state."""
+
+    def decoder(self, path: Path) -> Decoder:
+        """Open the decoder graph."""

@@ -1,0 +1,149 @@
+"""Graphs on ONNX Runtime; the only module that imports it."""
+
+import ctypes
+import os
+from contextlib import suppress
+
+# Wheels since 1.29 report to their maker unless this is set before the import; an event may be sent by the import itself.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import numpy as np  # noqa: E402
+import numpy.typing as npt  # noqa: E402
+import onnxruntime as ort  # noqa: E402
+
+from smolvlm_edge.errors import EngineError  # noqa: E402
+from smolvlm_edge.graphs import Floats  # noqa: E402
+
+CACHE_STEP = 256  # positions by which a cache grows
+ERRORS_ONLY = 3
+
+
+class OnnxRuntimeEngine:
+    """Opens graphs with a given number of threads."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+
+    def graph(self, path: Path) -> "OnnxGraph":
+        """Open a graph without state."""
+        return OnnxGraph(_session(path, self.threads))
+
+    def decoder(self, path: Path) -> "OnnxDecoder":
+        """Open the decoder graph."""
+        return OnnxDecoder(_session(path, self.threads))
+
+
+class OnnxGraph:
+    """A graph with one input and one output."""
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self._session: ort.InferenceSession | None = session
+        self._input, self._output = session.get_inputs()[0].name, session.get_outputs()[0].name
+
+    def __call__(self, array: npt.NDArray[np.generic]) -> Floats:
+        """Run the graph on its only input."""
+        assert self._session is not None, "the graph was closed"
+        (output,) = _run(self._session.run, [self._output], {self._input: array})
+        return output  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None
+        _return_freed_memory()
+
+
+class OnnxDecoder:
+    """The decoder; its cache is updated in place.
+
+    Past and present of a layer are bound to the same buffer [1, key/value heads, capacity, head_dim], which
+    GroupQueryAttention notices: it then writes the new keys and values where they belong and copies nothing.
+    A buffer that is too small is replaced by one some steps larger.
+    """
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self._session: ort.InferenceSession | None = session
+        self._binding = session.io_binding()
+        past = [node for node in session.get_inputs() if node.name.startswith("past_key_values.")]
+        self._names = [(node.name, node.name.replace("past_key_values.", "present.")) for node in past]
+        _, self._heads, _, self._head_dim = past[0].shape
+        self._caches: list[Floats] = []
+        self._capacity = 0
+        self._length = 0
+
+    @property
+    def length(self) -> int:
+        """Positions in the cache."""
+        return self._length
+
+    def reserve(self, length: int) -> None:
+        """Make room for that many positions at once."""
+        if length <= self._capacity:
+            return
+        self._capacity = -(-length // CACHE_STEP) * CACHE_STEP
+        shape = (1, self._heads, self._capacity, self._head_dim)
+        # empty: pages that no position has reached yet take no memory
+        caches = [np.empty(shape, np.float32) for _ in self._names]
+        for new, old in zip(caches, self._caches, strict=False):
+            new[:, :, : self._length] = old[:, :, : self._length]
+        self._caches = caches
+        for (past, present), cache in zip(self._names, caches, strict=True):
+            value = ort.OrtValue.ortvalue_from_numpy(cache)
+            self._binding.bind_ortvalue_input(past, value)
+            self._binding.bind_ortvalue_output(present, value)
+
+    def truncate(self, length: int) -> None:
+        """Forget every position from `length` on."""
+        self._length = min(self._length, length)
+
+    def __call__(self, inputs_embeds: Floats, logits_to_keep: int = 1) -> Floats:
+        """Append positions [new positions, hidden]; return logits [logits_to_keep, vocab_size]."""
+        assert self._session is not None, "the decoder was closed"
+        total = self._length + len(inputs_embeds)
+        self.reserve(total)
+        bind = self._binding.bind_cpu_input
+        bind("inputs_embeds", np.ascontiguousarray(inputs_embeds[None]))
+        bind("logits_to_keep", np.array([logits_to_keep], np.int64))
+        bind("seqlens_k", np.array([total - 1], np.int32))
+        bind("total_sequence_length", np.array(total, np.int32))
+        self._binding.bind_output("logits")
+        _run(self._session.run_with_iobinding, self._binding)
+        self._length = total
+        return self._binding.get_outputs()[-1].numpy()[0]  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Free the session and the cache."""
+        self._session, self._binding, self._caches, self._capacity, self._length = None, None, [], 0, 0
+        _return_freed_memory()
+
+
+def _session(path: Path, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = ERRORS_ONLY
+    options.enable_mem_pattern = False  # a plan of the buffers ahead holds 40 MB more for a tile and gains no time
+    # the fused operator is slower than the two that it replaces (see export/targets/onnx.py)
+    options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
+    try:
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001 - its exception classes share no base
+        raise EngineError(f"onnxruntime {ort.__version__} refuses {path}: {_first_line(error)}") from error
+
+
+def _run(function: Any, *arguments: object) -> Any:
+    try:
+        return function(*arguments)
+    except Exception as error:  # noqa: BLE001 - its exception classes share no base
+        raise EngineError(f"onnxruntime {ort.__version__} failed: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _return_freed_memory() -> None:
+    """Give freed memory back to the system: glibc would keep 60 MB of a closed vision encoder for itself."""
+    with suppress(OSError, AttributeError):  # not on glibc
+        ctypes.CDLL(None).malloc_trim(0)

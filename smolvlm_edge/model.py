@@ -1,0 +1,322 @@
+"""SmolVLM: the object that a user holds. How an answer comes about is `SmolVLM.stream`."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from threading import Lock
+from typing import Any, Literal, Self, TypedDict, Unpack
+
+import numpy as np
+import numpy.typing as npt
+
+from smolvlm_edge.bundle import Bundle
+from smolvlm_edge.config import ImageConfig
+from smolvlm_edge.decoding import decode, prefill
+from smolvlm_edge.detokenizer import Detokenizer
+from smolvlm_edge.errors import IntegrityError, RequestError
+from smolvlm_edge.graphs import Decoder, Engine, Floats, Graph
+from smolvlm_edge.images import MAX_EDGE, ImageSource, Tiles, cut, open_image
+from smolvlm_edge.prompt import ContentPart, Message, PromptEncoder
+from smolvlm_edge.sampling import Sampler, Sampling
+from smolvlm_edge.timings import Clock, Timings
+
+FinishReason = Literal["stop", "length"]
+Memory = Literal["balanced", "low"]
+
+DEFAULT_MAX_TOKENS = 512
+
+
+class GenerateOptions(TypedDict, total=False):
+    """Keywords of `SmolVLM.generate` and `SmolVLM.stream`."""
+
+    max_tokens: int
+    """Longest answer; 512 unless said otherwise, and never more than the context holds."""
+    temperature: float
+    """0, the default, always takes the likeliest token."""
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    seed: int | None
+    stop: Sequence[str]
+    """Texts that end the answer; they are not part of it."""
+    split: bool | None
+    """Whether to cut pictures into tiles; None leaves it to the checkpoint."""
+    longest_edge: int | None
+    """Pixels to bring a picture's longer side to before it is cut; None leaves it to the checkpoint."""
+    on_tile: Callable[[int, int], None]
+    """Called with the tiles encoded so far and their total."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of an answer. The texts of all chunks, joined, are the answer."""
+
+    text: str
+    """May be empty: a token need not complete a character."""
+    token_id: int
+    finish_reason: FinishReason | None
+    """`stop` at an end token or stop string, `length` at the longest answer; None before the last chunk."""
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    timings: Timings
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class SmolVLM:
+    """A vision-language model, loaded from an exported bundle.
+
+    One answer at a time: an object whose stream is still open refuses a second one.
+    """
+
+    def __init__(self, bundle: Bundle, engine: Engine, memory: Memory = "balanced") -> None:
+        """Use `SmolVLM.load`."""
+        self.bundle = bundle
+        self.prompt_encoder = PromptEncoder(bundle.folder, bundle.model)
+        self.image_config = ImageConfig.from_folder(bundle.folder)
+        self._graphs = _Graphs(bundle, engine, memory)
+        self._load_ms = 0.0
+        self._busy = Lock()
+
+    @classmethod
+    def load(cls, folder: str | Path, *, threads: int | None = None, memory: Memory = "balanced") -> Self:
+        """Open a bundle made by `smol-edge export`.
+
+        Args:
+            folder: The bundle.
+            threads: Threads of the engine; by default as many as the processors this process may use.
+            memory: `balanced` keeps every graph open once it was used. `low` closes the vision encoder before
+                the decoder opens, and the other way round: a third less memory, 0.2 s more per answer.
+
+        Raises:
+            ModelNotFoundError: No bundle in that folder.
+            IntegrityError: The bundle is damaged or of a newer format.
+            EngineError: The engine refuses a graph.
+        """
+        from smolvlm_edge.graphs.onnxruntime import OnnxRuntimeEngine  # noqa: PLC0415 - no engine before a model
+
+        start = time.perf_counter()
+        bundle = Bundle.open(Path(folder))
+        bundle.verify()
+        model = cls(bundle, OnnxRuntimeEngine(threads or _available_cores()), memory)
+        if memory == "balanced":
+            model._graphs.open_text()
+        model._load_ms = (time.perf_counter() - start) * 1000
+        return model
+
+    def generate(
+        self, images: ImageSource | Sequence[ImageSource], prompt: str, **options: Unpack[GenerateOptions]
+    ) -> Answer:
+        """The answer to a prompt about any number of pictures; takes what `stream` takes."""
+        chunks = list(self.stream(images, prompt, **options))
+        last = chunks[-1]
+        assert last.finish_reason is not None
+        return Answer(
+            text="".join(chunk.text for chunk in chunks),
+            token_ids=tuple(chunk.token_id for chunk in chunks),
+            finish_reason=last.finish_reason,
+            timings=last.timings,
+        )
+
+    def stream(
+        self, images: ImageSource | Sequence[ImageSource], prompt: str, **options: Unpack[GenerateOptions]
+    ) -> Iterator[Chunk]:
+        """Answer a prompt about any number of pictures, token by token.
+
+        Args:
+            images: One picture, several, or an empty list.
+            prompt: What to do with them.
+            **options: See `GenerateOptions`.
+
+        Yields:
+            A chunk per token.
+
+        Raises:
+            RequestError: The prompt is empty or longer than the context, or an option makes no sense.
+            ImageError: A picture cannot be read.
+        """
+        with self._exclusive():
+            clock = Clock(self._load_ms)
+            sampling, max_tokens = _checked(prompt, options)
+            with clock.measure("preprocess_ms"):
+                tiles = self._cut(images, options)
+                input_ids = self._input_ids(tiles, prompt)
+                max_tokens = min(max_tokens, self._room(len(input_ids)))
+
+            features: list[Floats] = []
+            if tiles:
+                with clock.measure("load_ms"):
+                    vision_encoder, connector = self._graphs.open_vision()
+                with clock.measure("vision_ms"):
+                    features = _encode(vision_encoder, connector, tiles, options.get("on_tile"))
+
+            with clock.measure("load_ms"):
+                embed_tokens, decoder = self._graphs.open_text()
+            with clock.measure("prefill_ms"):
+                inputs_embeds = self._merge(input_ids, embed_tokens(input_ids[None])[0], features)
+                decoder.truncate(0)
+                logits = prefill(decoder, inputs_embeds)
+
+            choose = Sampler(sampling, input_ids)
+            eos_token_ids = self.bundle.model.eos_token_ids
+            detokenizer = Detokenizer(self.prompt_encoder.tokenizer, options.get("stop", ()))
+            tokens = decode(decoder, embed_tokens, logits, choose, eos_token_ids, max_tokens)
+            for count, token in enumerate(tokens, start=1):
+                text = detokenizer.push(token)
+                finish_reason = _finish_reason(token in eos_token_ids or detokenizer.stopped, count == max_tokens)
+                if finish_reason:
+                    text += detokenizer.flush()
+                timings = clock.timings(
+                    tiles=sum(map(len, tiles)), prompt_tokens=len(input_ids), generated_tokens=count
+                )
+                yield Chunk(text, token, finish_reason, timings)
+                if finish_reason:
+                    return
+
+    def close(self) -> None:
+        """Free all graphs; the next question opens them again."""
+        self._graphs.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """One answer at a time: two would write into the same cache."""
+        if not self._busy.acquire(blocking=False):
+            raise RequestError("the model is still answering: read that answer to its end, or close its stream")
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+    def _cut(self, images: ImageSource | Sequence[ImageSource], options: GenerateOptions) -> list[Tiles]:
+        sources = list(images) if isinstance(images, list | tuple) else [images]
+        split, longest_edge = options.get("split"), options.get("longest_edge")
+        return [
+            cut(open_image(source), self.image_config, split=split, longest_edge=longest_edge) for source in sources
+        ]
+
+    def _input_ids(self, tiles: Sequence[Tiles], prompt: str) -> npt.NDArray[np.int64]:
+        pictures: list[ContentPart] = [{"type": "image"} for _ in tiles]
+        question: Message = {"role": "user", "content": [*pictures, {"type": "text", "text": prompt}]}
+        return self.prompt_encoder.encode([question], [(each.rows, each.columns) for each in tiles])
+
+    def _room(self, prompt_tokens: int) -> int:
+        """Tokens that the context has left for the answer."""
+        context = self.bundle.model.text.max_position_embeddings
+        if prompt_tokens >= context:
+            raise RequestError(
+                f"the prompt takes {prompt_tokens} tokens and the model's context holds {context}: "
+                "use fewer pictures, a smaller --longest-edge, --no-split, or a shorter text"
+            )
+        return context - prompt_tokens
+
+    def _merge(self, input_ids: npt.NDArray[np.int64], inputs_embeds: Floats, features: Sequence[Floats]) -> Floats:
+        """Put the image features [image_seq_len, hidden] in the places of the image tokens."""
+        places = input_ids == self.bundle.model.image_token_id
+        if places.sum() != sum(map(len, features)):
+            raise IntegrityError("the tokenizer does not keep image tokens apart: tokenizer.json does not fit this model")
+        if features:
+            inputs_embeds[places] = np.concatenate(features)
+        return inputs_embeds
+
+
+class _Graphs:
+    """Opens graphs when they are first needed; with little memory, one half of the model at a time."""
+
+    def __init__(self, bundle: Bundle, engine: Engine, memory: Memory) -> None:
+        self._bundle, self._engine, self._memory = bundle, engine, memory
+        self._vision: tuple[Graph, Graph] | None = None
+        self._text: tuple[Graph, Decoder] | None = None
+
+    def open_vision(self) -> tuple[Graph, Graph]:
+        """Vision encoder and connector."""
+        if self._memory == "low":
+            self._close_text()
+        if self._vision is None:
+            graph, path = self._engine.graph, self._bundle.graph_path
+            self._vision = graph(path("vision_encoder")), graph(path("connector"))
+        return self._vision
+
+    def open_text(self) -> tuple[Graph, Decoder]:
+        """Token table and decoder."""
+        if self._memory == "low":
+            self._close_vision()
+        if self._text is None:
+            path = self._bundle.graph_path
+            self._text = self._engine.graph(path("embed_tokens")), self._engine.decoder(path("decoder"))
+        return self._text
+
+    def close(self) -> None:
+        """Close everything."""
+        self._close_vision()
+        self._close_text()
+
+    def _close_vision(self) -> None:
+        if self._vision is not None:
+            for graph in self._vision:
+                graph.close()
+            self._vision = None
+
+    def _close_text(self) -> None:
+        if self._text is not None:
+            for graph in self._text:
+                graph.close()
+            self._text = None
+
+
+def _checked(prompt: str, options: GenerateOptions) -> tuple[Sampling, int]:
+    """The sampling and the longest answer that were asked for, or a RequestError."""
+    if not prompt.strip():
+        raise RequestError("the prompt is empty: say what to do, for example 'describe'")
+    max_tokens, longest_edge = options.get("max_tokens", DEFAULT_MAX_TOKENS), options.get("longest_edge")
+    if max_tokens < 1:
+        raise RequestError("max_tokens must be 1 or more")
+    if longest_edge is not None and not 1 <= longest_edge <= MAX_EDGE:
+        raise RequestError(f"longest_edge must be from 1 to {MAX_EDGE}")
+    values: dict[str, Any] = {field.name: options[field.name] for field in fields(Sampling) if field.name in options}  # type: ignore[literal-required]
+    return Sampling(**values), max_tokens
+
+
+def _encode(
+    vision_encoder: Graph, connector: Graph, tiles: Sequence[Tiles], on_tile: Callable[[int, int], None] | None
+) -> list[Floats]:
+    """Image features [image_seq_len, hidden] of every tile, one tile at a time to bound memory."""
+    features: list[Floats] = []
+    total = sum(map(len, tiles))
+    for picture in tiles:
+        for pixel_values in picture.pixel_values():
+            features.append(connector(vision_encoder(pixel_values))[0])
+            if on_tile is not None:
+                on_tile(len(features), total)
+    return features
+
+
+def _finish_reason(stopped: bool, longest: bool) -> FinishReason | None:
+    if stopped:
+        return "stop"
+    return "length" if longest else None
+
+
+def _available_cores() -> int:
+    """Processors that this process may use; taskset and containers leave it fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,146 @@
+"""A conversation -> prompt text -> token ids, by the checkpoint's own chat template and tokenizer."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+from smolvlm_edge.config import ModelConfig, read_json
+from smolvlm_edge.errors import IntegrityError, RequestError
+
+
+class ContentPart(TypedDict):
+    """A piece of a message: text, or the place of a picture."""
+
+    type: str
+    """`text` or `image`."""
+    text: NotRequired[str]
+
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: str
+    """`system`, `user` or `assistant`."""
+    content: str | Sequence[ContentPart]
+
+
+class PromptEncoder:
+    """Turns conversations into token ids and knows the tokenizer.
+
+    Pictures are expanded in the text and the whole text is tokenized at once: the newline after the last
+    row of tiles and the one after it merge into a single token.
+    """
+
+    def __init__(self, folder: Path, config: ModelConfig) -> None:
+        self.tokenizer = _load_tokenizer(folder)
+        self._image_seq_len = config.image_seq_len
+        image_token = self.tokenizer.id_to_token(config.image_token_id)
+        if image_token is None:
+            raise IntegrityError(f"{folder}: the tokenizer has no token {config.image_token_id}, which stands for pictures")
+        self.image_token: str = image_token
+        tokenizer_config = read_json(folder / "tokenizer_config.json")
+        self._special_tokens = _special_tokens(tokenizer_config)
+        self._template = _compile(_template_source(folder, tokenizer_config))
+
+    def encode(self, messages: Sequence[Message], grids: Sequence[tuple[int, int]]) -> npt.NDArray[np.int64]:
+        """Token ids [n] of a conversation that ends with the start of the assistant's answer.
+
+        Args:
+            messages: The turns; pictures stand where their content parts are.
+            grids: (rows, columns) of each picture in the order of the parts; (0, 0) for an unsplit one.
+
+        Raises:
+            RequestError: Pictures and their places do not match, or the template refuses the conversation.
+        """
+        text = self.expand(self.render(messages), grids)
+        bos = self._special_tokens.get("bos_token")
+        # a template that writes the start token itself must not get a second one from the tokenizer
+        add_special_tokens = not (bos and text.startswith(bos))
+        return np.array(self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids, np.int64)
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt text, one image token per picture."""
+        turns = [{"role": message["role"], "content": _parts(message["content"])} for message in messages]
+        try:
+            return self._template.render(messages=turns, add_generation_prompt=True, **self._special_tokens)
+        except (TemplateError, TypeError, KeyError, ValueError) as error:
+            raise RequestError(f"the model's chat template refuses this conversation: {error}") from error
+
+    def expand(self, text: str, grids: Sequence[tuple[int, int]]) -> str:
+        """Replace the n-th image token by the n-th picture's block of tokens."""
+        before, *rest = text.split(self.image_token)
+        if len(rest) != len(grids):
+            raise RequestError(
+                f"the prompt has {len(rest)} places for {len(grids)} pictures; {self.image_token} must not be typed as text"
+            )
+        return before + "".join(self._picture(*grid) + part for grid, part in zip(grids, rest, strict=True))
+
+    def _picture(self, rows: int, columns: int) -> str:
+        """The block that stands for one picture (transformers, processing_idefics3.py, replace_image_token)."""
+        fake, tile = "<fake_token_around_image>", self.image_token * self._image_seq_len
+        lines = [
+            "".join(f"{fake}<row_{row}_col_{column}>{tile}" for column in range(1, columns + 1)) + "\n"
+            for row in range(1, rows + 1)
+        ]
+        return "".join([*lines, "\n"] if lines else []) + f"{fake}<global-img>{tile}{fake}"
+
+
+def _load_tokenizer(folder: Path) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # the library raises a bare Exception
+        raise IntegrityError(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
+    """bos_token, eos_token, ... as texts, for templates that use them."""
+    tokens = {}
+    for key, value in tokenizer_config.items():
+        content = value.get("content") if isinstance(value, dict) else value
+        if key.endswith("_token") and isinstance(content, str):
+            tokens[key] = content
+    return tokens
+
+
+def _template_source(folder: Path, tokenizer_config: Mapping[str, Any]) -> str:
+    """The chat template, from wherever the checkpoint keeps it (the newest place first)."""
+    if (file := folder / "chat_template.jinja").is_file():
+        return file.read_text(encoding="utf-8")
+    source = None
+    if (file := folder / "chat_template.json").is_file():
+        source = read_json(file).get("chat_template")
+    source = source or tokenizer_config.get("chat_template")
+    if isinstance(source, list):
+        source = {entry["name"]: entry["template"] for entry in source}.get("default")
+    if not isinstance(source, str):
+        raise IntegrityError(f"{folder} has no chat template: a base model cannot hold a conversation")
+    return source
+
+
+def _compile(source: str) -> Any:
+    """A template in the sandbox that transformers uses too: a checkpoint's template is a stranger's program."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.globals["raise_exception"] = _raise_exception
+    try:
+        return environment.from_string(source)
+    except TemplateError as error:
+        raise IntegrityError(f"the model's chat template is damaged: {error}") from error
+
+
+def _raise_exception(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _parts(content: str | Sequence[ContentPart]) -> list[ContentPart]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)

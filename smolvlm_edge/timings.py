@@ -1,0 +1,85 @@
+"""What an answer cost: times and memory, as they travel with every chunk."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Cost of an answer so far. Times are wall-clock milliseconds."""
+
+    load_ms: float = 0.0
+    """Checking the bundle and opening its graphs, all of them together."""
+    preprocess_ms: float = 0.0
+    """Reading, resizing and cutting the pictures, and tokenizing the prompt."""
+    vision_ms: float = 0.0
+    """Vision encoder and connector over all tiles."""
+    prefill_ms: float = 0.0
+    """The decoder over the whole prompt."""
+    ttft_ms: float = 0.0
+    """Time to first token: from the call to the first token, with whatever had to be opened in between."""
+    decode_tokens_per_s: float = 0.0
+    """Rate of the tokens after the first."""
+    tiles: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    peak_rss_bytes: int | None = None
+    """The most memory this process ever had resident; None where the system does not tell (Windows)."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, rounded to thousandths."""
+        return {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(self).items()}
+
+
+class Clock:
+    """Measures one answer, from the moment the clock is made."""
+
+    def __init__(self, load_ms: float = 0.0) -> None:
+        self._start = time.perf_counter()
+        self._first_token = self._start
+        self._spent_ms: defaultdict[str, float] = defaultdict(float, load_ms=load_ms)
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to a field of `Timings`."""
+        start = time.perf_counter()
+        yield
+        self._spent_ms[name] += (time.perf_counter() - start) * 1000
+
+    def timings(self, *, tiles: int, prompt_tokens: int, generated_tokens: int) -> Timings:
+        """The cost up to now; called after every token."""
+        now = time.perf_counter()
+        if generated_tokens == 1:
+            self._first_token = now
+        decoding = now - self._first_token
+        return Timings(
+            **self._spent_ms,
+            ttft_ms=(self._first_token - self._start) * 1000,
+            decode_tokens_per_s=(generated_tokens - 1) / decoding if generated_tokens > 1 else 0.0,
+            tiles=tiles,
+            prompt_tokens=prompt_tokens,
+            generated_tokens=generated_tokens,
+            peak_rss_bytes=peak_rss_bytes(),
+        )
+
+
+def peak_rss_bytes() -> int | None:
+    """The most memory this process ever had resident."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return _peak_rss_from_rusage()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+
+
+def _peak_rss_from_rusage() -> int | None:
+    try:
+        import resource  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS, the system without /proc, counts bytes
