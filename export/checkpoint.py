@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes  # noqa: F401 - registers bfloat16 with numpy, which safetensors then uses
 import numpy as np
@@ -34,9 +35,7 @@ class Weight:
 def concatenate(name: str, weights: Sequence[Weight]) -> Weight:
     """Join weights along the first axis, as for one product with the queries, keys and values."""
     rows = sum(weight.shape[0] for weight in weights)
-    return Weight(
-        name, (rows, *weights[0].shape[1:]), lambda: np.concatenate([weight.load() for weight in weights])
-    )
+    return Weight(name, (rows, *weights[0].shape[1:]), lambda: np.concatenate([weight.load() for weight in weights]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +107,7 @@ def _read(file: Path, name: str) -> npt.NDArray[np.float32]:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[safe_open]:
+def _opened(file: Path) -> Iterator[Any]:
     """`safe_open`, whose complaints about a damaged file become an IntegrityError."""
     try:
         with safe_open(file, framework="numpy") as tensors:

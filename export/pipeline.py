@@ -11,20 +11,26 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from smolvlm_edge.bundle import MANIFEST, TOKENIZER_FILES, write_manifest
-from smolvlm_edge.config import ImageConfig, ModelConfig
-from smolvlm_edge.errors import ExportError, IntegrityError, ModelNotFoundError, RequestError
 from smolvlm_edge.export.architecture import GRAPHS
 from smolvlm_edge.export.checkpoint import Checkpoint
 from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder
 from smolvlm_edge.quantize import RECIPES, Recipe
+
+from smolvlm_edge.bundle import MANIFEST, TOKENIZER_FILES, write_manifest
+from smolvlm_edge.config import ImageConfig, ModelConfig
+from smolvlm_edge.errors import ExportError, IntegrityError, ModelNotFoundError, RequestError
 
 Progress = Callable[[str, int, int], None]
 """Called with a graph's name, the pieces of the whole export that are written, and how many there are."""
 
 
 def export_checkpoint(
-    checkpoint: Path, out: Path, recipe: Recipe = RECIPES["int4"], *, force: bool = False, progress: Progress | None = None
+    checkpoint: Path,
+    out: Path,
+    recipe: Recipe = RECIPES["int4"],
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """Turn a Hugging Face folder into a bundle for ONNX Runtime.
 
@@ -60,7 +66,12 @@ def export_checkpoint(
             source, revision = _source(checkpoint)
             producer = f"smol-edge {version('smol-edge')}"
             write_manifest(
-                folder, source=source, revision=revision, recipe=recipe.to_dict(), model=model, producer=producer
+                folder,
+                source=source,
+                revision=revision,
+                recipe=recipe.to_dict(),
+                model=model,
+                producer=producer,
             )
     except OSError as error:
         raise ExportError(f"cannot write {out}: {error.strerror or error} (nothing was left behind)") from error

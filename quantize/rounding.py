@@ -50,9 +50,7 @@ class RowQuantized:
         return self.codes * self.scales[:, None]
 
 
-def round_blocks(
-    weight: npt.NDArray[np.float32], bits: int, block_size: int, *, symmetric: bool
-) -> BlockQuantized:
+def round_blocks(weight: npt.NDArray[np.float32], bits: int, block_size: int, *, symmetric: bool) -> BlockQuantized:
     """Round a matrix [rows, columns] block by block.
 
     Symmetric: the largest magnitude of a block becomes the largest code. Asymmetric: the range of the

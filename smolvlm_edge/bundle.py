@@ -112,16 +112,20 @@ class Bundle:
             except OSError:
                 raise IntegrityError(f"{self.folder / name} is missing: export the model again") from None
             if size != entry.size:
-                raise IntegrityError(
-                    f"{self.folder / name} has {size} bytes, not {entry.size}: export the model again"
-                )
+                raise IntegrityError(f"{self.folder / name} has {size} bytes, not {entry.size}: export the model again")
         missing = [name for name in GRAPHS if f"{name}.onnx" not in self.files]
         if missing:
             raise IntegrityError(f"{self.folder / MANIFEST} names no {missing[0]}.onnx: export the model again")
 
 
 def write_manifest(
-    folder: Path, *, source: str, revision: str | None, recipe: dict[str, Any], model: ModelConfig, producer: str
+    folder: Path,
+    *,
+    source: str,
+    revision: str | None,
+    recipe: dict[str, Any],
+    model: ModelConfig,
+    producer: str,
 ) -> None:
     """Write bundle.json for everything that lies in the folder."""
     files = {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in sorted(folder.iterdir())}

@@ -97,9 +97,10 @@ class ModelConfig:
             eos_token_ids=_eos_token_ids(generation, config.values, text.values),
             tie_word_embeddings=bool(config.values.get("tie_word_embeddings", False)),
         )
-        if model.vision.patches_per_side % model.scale_factor:
+        if model.scale_factor < 1 or model.vision.patches_per_side % model.scale_factor:
             raise IntegrityError(
-                f"config.json: {model.vision.patches_per_side} patches per side cannot be folded by {model.scale_factor}"
+                f"config.json: {model.vision.patches_per_side} patches per side are no multiple of "
+                f"scale_factor {model.scale_factor}"
             )
         return model
 

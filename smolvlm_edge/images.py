@@ -8,6 +8,7 @@ rounded to 8 bits between the resizes.
 
 import logging
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -26,8 +27,9 @@ logger = logging.getLogger(__name__)
 ImageSource = str | PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
 """A path, the bytes of a file, a Pillow image, or a uint8 array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]."""
 
-FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-"""Formats that are decoded by a library in this process; EPS, for one, would start another program."""
+FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+"""Formats that are decoded by a library in this process; EPS, for one, would start another program. Phones'
+MPO counts as JPEG."""
 MAX_PIXELS = 89_478_485  # Pillow's own bound: 256 MB as RGB
 MAX_EDGE = 4096  # no resized picture is longer than this
 PAGED_FORMATS = {"GIF", "PNG", "TIFF", "WEBP", "AVIF"}  # the second picture of an MPO photo is only a preview
@@ -66,15 +68,18 @@ def open_image(source: ImageSource) -> Image.Image:
         return _to_rgb(_from_array(source))
     if isinstance(source, Image.Image):
         return _decode(source, name)
+    file = _readable(source)
     try:
-        with Image.open(_readable(source), formats=FORMATS) as image:
-            _check_size(image, name)
-            if image.format in PAGED_FORMATS and getattr(image, "n_frames", 1) > 1:
-                logger.warning("%s holds %d pictures; only the first is used", name, image.n_frames)  # type: ignore[attr-defined]
+        with _opened(file) as image:
+            frames = getattr(image, "n_frames", 1) if image.format in PAGED_FORMATS else 1
+            if frames > 1:
+                logger.warning("%s holds %d pictures; only the first is used", name, frames)
             return _decode(image, name)
+    except ImageError:
+        raise
     except UnidentifiedImageError:
         raise ImageError(f"{name} is no picture of a known format ({', '.join(FORMATS)})") from None
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(_too_large(name)) from None
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise ImageError(f"{name} cannot be decoded: {error}") from error
@@ -155,6 +160,14 @@ def _readable(source: str | PathLike[str] | bytes) -> BytesIO | Path:
     return path
 
 
+def _opened(file: BytesIO | Path) -> Image.Image:
+    """Read the header only. Pillow warns of a picture above its bound; here that is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        Image.init()
+        return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+
+
 def _decode(image: Image.Image, name: object) -> Image.Image:
     _check_size(image, name)
     image.load()
@@ -181,7 +194,9 @@ def _from_array(array: npt.NDArray[np.uint8]) -> Image.Image:
     if array.dtype != np.uint8:
         raise ImageError(f"an array of {array.dtype} is ambiguous: pass uint8 values from 0 to 255")
     if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))):
-        raise ImageError(f"an array of shape {array.shape} is no picture: pass [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]")
+        raise ImageError(
+            f"an array of shape {array.shape} is no picture: pass [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]"
+        )
     return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
 
 

@@ -207,7 +207,7 @@ class SmolVLM:
             self._busy.release()
 
     def _cut(self, images: ImageSource | Sequence[ImageSource], options: GenerateOptions) -> list[Tiles]:
-        sources = list(images) if isinstance(images, list | tuple) else [images]
+        sources: Sequence[Any] = images if isinstance(images, list | tuple) else [images]
         split, longest_edge = options.get("split"), options.get("longest_edge")
         return [
             cut(open_image(source), self.image_config, split=split, longest_edge=longest_edge) for source in sources
@@ -232,7 +232,9 @@ class SmolVLM:
         """Put the image features [image_seq_len, hidden] in the places of the image tokens."""
         places = input_ids == self.bundle.model.image_token_id
         if places.sum() != sum(map(len, features)):
-            raise IntegrityError("the tokenizer does not keep image tokens apart: tokenizer.json does not fit this model")
+            raise IntegrityError(
+                "the tokenizer does not keep image tokens apart: tokenizer.json does not fit this model"
+            )
         if features:
             inputs_embeds[places] = np.concatenate(features)
         return inputs_embeds
@@ -291,12 +293,16 @@ def _checked(prompt: str, options: GenerateOptions) -> tuple[Sampling, int]:
         raise RequestError("max_tokens must be 1 or more")
     if longest_edge is not None and not 1 <= longest_edge <= MAX_EDGE:
         raise RequestError(f"longest_edge must be from 1 to {MAX_EDGE}")
-    values: dict[str, Any] = {field.name: options[field.name] for field in fields(Sampling) if field.name in options}  # type: ignore[literal-required]
+    known = {field.name for field in fields(Sampling)}
+    values: dict[str, Any] = {name: value for name, value in options.items() if name in known}
     return Sampling(**values), max_tokens
 
 
 def _encode(
-    vision_encoder: Graph, connector: Graph, tiles: Sequence[Tiles], on_tile: Callable[[int, int], None] | None
+    vision_encoder: Graph,
+    connector: Graph,
+    tiles: Sequence[Tiles],
+    on_tile: Callable[[int, int], None] | None,
 ) -> list[Floats]:
     """Image features [image_seq_len, hidden] of every tile, one tile at a time to bound memory."""
     features: list[Floats] = []

@@ -42,7 +42,9 @@ class PromptEncoder:
         self._image_seq_len = config.image_seq_len
         image_token = self.tokenizer.id_to_token(config.image_token_id)
         if image_token is None:
-            raise IntegrityError(f"{folder}: the tokenizer has no token {config.image_token_id}, which stands for pictures")
+            raise IntegrityError(
+                f"{folder}: the tokenizer has no token {config.image_token_id}, which stands for pictures"
+            )
         self.image_token: str = image_token
         tokenizer_config = read_json(folder / "tokenizer_config.json")
         self._special_tokens = _special_tokens(tokenizer_config)
@@ -77,7 +79,7 @@ class PromptEncoder:
         before, *rest = text.split(self.image_token)
         if len(rest) != len(grids):
             raise RequestError(
-                f"the prompt has {len(rest)} places for {len(grids)} pictures; {self.image_token} must not be typed as text"
+                f"the prompt has {len(rest)} places for {len(grids)} pictures: do not type {self.image_token} as text"
             )
         return before + "".join(self._picture(*grid) + part for grid, part in zip(grids, rest, strict=True))
 

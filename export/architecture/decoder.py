@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
-from smolvlm_edge.config import ModelConfig
 from smolvlm_edge.export.architecture.embedding import token_table
 from smolvlm_edge.export.checkpoint import Checkpoint, Weight, concatenate
 from smolvlm_edge.export.targets import GraphBuilder, Value
+
+from smolvlm_edge.config import ModelConfig
 
 PREFIX = "model.text_model"
 
@@ -69,7 +70,9 @@ class _Layer:
         )
         qkv = self.graph.linear("self_attn.qkv_proj", x, qkv_weight)
         attended = self.graph.cached_attention("self_attn", qkv, self.index)
-        return self.graph.linear("self_attn.o_proj", attended, self.weight("self_attn.o_proj", c.hidden_size, query_size))
+        return self.graph.linear(
+            "self_attn.o_proj", attended, self.weight("self_attn.o_proj", c.hidden_size, query_size)
+        )
 
     def mlp(self, x: Value) -> Value:
         size, inner = self.config.hidden_size, self.config.intermediate_size

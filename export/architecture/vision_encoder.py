@@ -1,8 +1,9 @@
 """pixel_values -> last_hidden_state: the SigLIP tower."""
 
-from smolvlm_edge.config import ModelConfig
 from smolvlm_edge.export.checkpoint import Checkpoint
 from smolvlm_edge.export.targets import GraphBuilder, Value
+
+from smolvlm_edge.config import ModelConfig
 
 PREFIX = "model.vision_model"
 
@@ -62,7 +63,9 @@ class _Layer:
 
     def mlp(self, x: Value) -> Value:
         size, inner = self.config.hidden_size, self.config.intermediate_size
-        return self.linear("mlp.fc2", self.graph.gelu_tanh("mlp.act", self.linear("mlp.fc1", x, inner, size)), size, inner)
+        return self.linear(
+            "mlp.fc2", self.graph.gelu_tanh("mlp.act", self.linear("mlp.fc1", x, inner, size)), size, inner
+        )
 
     def linear(self, name: str, x: Value, rows: int, columns: int) -> Value:
         weight = self.checkpoint.weight(f"{self.prefix}.{name}.weight", rows, columns)

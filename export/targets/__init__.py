@@ -7,8 +7,9 @@ architecture decides nothing but the model; adding a target must not touch `arch
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 
-from smolvlm_edge.config import TextConfig
 from smolvlm_edge.export.checkpoint import Weight
+
+from smolvlm_edge.config import TextConfig
 
 Value = Any
 """A tensor inside the graph being built; opaque to the architecture."""
@@ -36,7 +37,7 @@ class GraphBuilder(Protocol):
         """[batch, sequence] -> [batch, sequence, hidden] for a table [vocab_size, hidden]."""
 
     def patch_embedding(self, pixel_values: Value, weight: Weight, bias: Weight, positions: Weight) -> Value:
-        """[tiles, channels, H, W] -> [tiles, patches, hidden]: a convolution with its own size as stride, plus positions."""
+        """[tiles, channels, H, W] -> [tiles, patches, hidden]: a convolution as wide as its stride, plus positions."""
 
     def layer_norm(
         self, name: str, x: Value, delta: Value | None, weight: Weight, bias: Weight, eps: float
@@ -65,7 +66,7 @@ class GraphBuilder(Protocol):
         """
 
     def pixel_shuffle(self, name: str, x: Value, side: int, hidden_size: int, factor: int) -> Value:
-        """[tiles, side * side, hidden] -> [tiles, (side / factor)**2, hidden * factor**2], neighbours folded together."""
+        """[tiles, side * side, hidden] -> [tiles, (side / factor)**2, hidden * factor**2], neighbours folded."""
 
     def last_positions(self, name: str, x: Value, count: Value) -> Value:
         """The last `count` positions of [batch, sequence, hidden]."""

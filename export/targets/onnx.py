@@ -7,16 +7,16 @@ node is built, so that one matrix at a time is in memory.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-
-from smolvlm_edge.config import TextConfig
 from smolvlm_edge.export.checkpoint import Weight
 from smolvlm_edge.quantize import Recipe, round_blocks, round_rows
 from smolvlm_edge.quantize.packing import pack_gather_block_quantized, pack_matmul_nbits
+
+from smolvlm_edge.config import TextConfig
 
 OPSETS = {"": 21, "com.microsoft": 1}
 IR_VERSION = 10
@@ -54,9 +54,7 @@ class OnnxGraphBuilder:
             opset_imports=OPSETS,
             name=self.name,
         )
-        model = ir.Model(
-            graph, ir_version=IR_VERSION, producer_name="smol-edge", producer_version=producer_version
-        )
+        model = ir.Model(graph, ir_version=IR_VERSION, producer_name="smol-edge", producer_version=producer_version)
         ir.save(model, self.folder / f"{self.name}.onnx")
 
     def close(self) -> None:
@@ -120,7 +118,7 @@ class OnnxGraphBuilder:
         )
 
     def _linear_rows(self, name: str, x: ir.Value, weight: Weight) -> ir.Value:
-        """x / m -> DynamicQuantizeMatMul -> * m, where m is each token's largest magnitude.
+        """X / m -> DynamicQuantizeMatMul -> * m, where m is each token's largest magnitude.
 
         The operator has one activation scale per tensor. Once every token is divided by its own largest
         magnitude, that one scale is exact for each of them: this is one scale per row, at the speed of
@@ -202,9 +200,7 @@ class OnnxGraphBuilder:
 
     # -- attention ----------------------------------------------------------------------------------
 
-    def attention(
-        self, name: str, query: ir.Value, key: ir.Value, value: ir.Value, num_heads: int
-    ) -> ir.Value:
+    def attention(self, name: str, query: ir.Value, key: ir.Value, value: ir.Value, num_heads: int) -> ir.Value:
         return self._node(name, "MultiHeadAttention", [query, key, value], num_heads=num_heads)
 
     def begin_cache(self, config: TextConfig) -> None:
@@ -226,8 +222,8 @@ class OnnxGraphBuilder:
     def cached_attention(self, name: str, qkv: ir.Value, layer: int) -> ir.Value:
         assert self._text is not None, "begin_cache() comes first"
         text = self._text
-        past_shape = ["batch", text.num_key_value_heads, "past_sequence_length", text.head_dim]
-        present_shape = ["batch", text.num_key_value_heads, "present_sequence_length", text.head_dim]
+        past_shape: list[int | str] = ["batch", text.num_key_value_heads, "past_sequence_length", text.head_dim]
+        present_shape: list[int | str] = ["batch", text.num_key_value_heads, "present_sequence_length", text.head_dim]
         past = [self.input(f"past_key_values.{layer}.{part}", "float32", past_shape) for part in ("key", "value")]
         attended, *present = self._nodes_out(
             name,
@@ -266,7 +262,12 @@ class OnnxGraphBuilder:
     # -- nodes and weights --------------------------------------------------------------------------
 
     def _node(
-        self, name: str, op_type: str, inputs: Sequence[ir.Value | None], domain: str | None = None, **attributes: object
+        self,
+        name: str,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        domain: str | None = None,
+        **attributes: Any,
     ) -> ir.Value:
         return self._nodes_out(name, op_type, inputs, domain=domain, **attributes)[0]
 
@@ -278,14 +279,14 @@ class OnnxGraphBuilder:
         *,
         outputs: int = 1,
         domain: str | None = None,
-        **attributes: object,
+        **attributes: Any,
     ) -> Sequence[ir.Value]:
         path = "/".join(["", *self._scopes, *name.split("."), op_type])
         if domain is None:
             domain = MICROSOFT if op_type in MICROSOFT_OPERATORS else ""
         while inputs and inputs[-1] is None:
             inputs = inputs[:-1]
-        node = ir.node(op_type, inputs, attributes, domain=domain, num_outputs=outputs, name=path)  # type: ignore[arg-type]
+        node = ir.node(op_type, inputs, attributes, domain=domain, num_outputs=outputs, name=path)
         for i, value in enumerate(node.outputs):
             value.name = f"{path}/output_{i}"
         self._nodes.append(node)
@@ -306,7 +307,7 @@ class OnnxGraphBuilder:
     def _write(self, name: str, array: npt.NDArray[np.generic]) -> ir.ExternalTensor:
         self._data.write(bytes(-self._data.tell() % ALIGNMENT))
         offset = self._data.tell()
-        self._data.write(memoryview(array).cast("B"))
+        self._data.write(array.data.cast("B"))
         return ir.ExternalTensor(
             self._data_name,
             offset,

@@ -1,1 +1,64 @@
-def main(): pass
+"""The `smol-edge` command: one file per subcommand, each of which parses, calls and prints."""
+
+import logging
+import signal
+import sys
+from typing import NoReturn
+
+import typer
+
+from smolvlm_edge.cli.export import export
+from smolvlm_edge.cli.info import info
+from smolvlm_edge.cli.run import run
+from smolvlm_edge.errors import SmolEdgeError
+
+INTERRUPTED, TERMINATED = 130, 143
+
+app = typer.Typer(
+    help="Export SmolVLM-type checkpoints to ONNX without torch, and run them on a plain CPU.",
+    epilog="Exit codes: 0 ok, 1 runtime error, 2 usage, 3 no model, 4 damaged model, 5 bad picture, 130 interrupt.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command()(export)
+app.command()(run)
+app.command()(info)
+
+
+def main() -> NoReturn:
+    """Run the command line; every foreseen error is one line on stderr and a documented exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    _show_notes()
+    try:
+        app()
+    except SmolEdgeError as error:
+        _say(f"error: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(_interrupted())
+    except SystemExit as exit_:
+        if exit_.code == INTERRUPTED:
+            _interrupted()
+        raise
+    sys.exit(0)
+
+
+def _interrupted() -> int:
+    _say("interrupted")
+    return INTERRUPTED
+
+
+def _terminate(*_: object) -> NoReturn:
+    """A polite kill unwinds like any error, so that an export cleans up after itself."""
+    sys.exit(TERMINATED)
+
+
+def _show_notes() -> None:
+    """What the library logs appears as a line on stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("note: %(message)s"))
+    logging.getLogger("smolvlm_edge").addHandler(handler)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -4,18 +4,18 @@ import ctypes
 import os
 from contextlib import suppress
 
-# Wheels since 1.29 report to their maker unless this is set before the import; an event may be sent by the import itself.
+# Wheels since 1.29 report to their maker unless this is set before the import, which may already send an event.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+from pathlib import Path
+from typing import Any
 
-import numpy as np  # noqa: E402
-import numpy.typing as npt  # noqa: E402
-import onnxruntime as ort  # noqa: E402
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
 
-from smolvlm_edge.errors import EngineError  # noqa: E402
-from smolvlm_edge.graphs import Floats  # noqa: E402
+from smolvlm_edge.errors import EngineError
+from smolvlm_edge.graphs import Floats
 
 CACHE_STEP = 256  # positions by which a cache grows
 ERRORS_ONLY = 3
@@ -47,7 +47,7 @@ class OnnxGraph:
         """Run the graph on its only input."""
         assert self._session is not None, "the graph was closed"
         (output,) = _run(self._session.run, [self._output], {self._input: array})
-        return output  # type: ignore[no-any-return]
+        return output
 
     def close(self) -> None:
         """Free the session."""
@@ -111,7 +111,7 @@ class OnnxDecoder:
         self._binding.bind_output("logits")
         _run(self._session.run_with_iobinding, self._binding)
         self._length = total
-        return self._binding.get_outputs()[-1].numpy()[0]  # type: ignore[no-any-return]
+        return self._binding.get_outputs()[-1].numpy()[0]
 
     def close(self) -> None:
         """Free the session and the cache."""
@@ -128,14 +128,14 @@ def _session(path: Path, threads: int) -> ort.InferenceSession:
     options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
     try:
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - its exception classes share no base
+    except Exception as error:
         raise EngineError(f"onnxruntime {ort.__version__} refuses {path}: {_first_line(error)}") from error
 
 
 def _run(function: Any, *arguments: object) -> Any:
     try:
         return function(*arguments)
-    except Exception as error:  # noqa: BLE001 - its exception classes share no base
+    except Exception as error:
         raise EngineError(f"onnxruntime {ort.__version__} failed: {_first_line(error)}") from error
 
 

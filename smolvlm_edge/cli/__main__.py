@@ -1,0 +1,5 @@
+"""`python -m smolvlm_edge.cli`: the command where no script was installed."""
+
+from smolvlm_edge.cli import main
+
+main()

@@ -1,0 +1,54 @@
+"""`smol-edge info`."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from smolvlm_edge.bundle import GRAPHS, Bundle
+
+
+def info(
+    folder: Annotated[Path, typer.Argument(help="Bundle made by `smol-edge export`.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what a bundle holds: graphs, sizes, widths, source.
+
+    Example: smol-edge info ./smolvlm-256m-int4
+    """
+    bundle = Bundle.open(folder)
+    if as_json:
+        print(json.dumps({key: value for key, value in asdict(bundle).items() if key != "folder"}))
+        return
+    table = Table("graph", "MB", box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    for graph in GRAPHS:
+        size = sum(entry.size for name, entry in bundle.files.items() if name.startswith(f"{graph}.onnx"))
+        table.add_row(graph, f"{size / 1e6:.1f}")
+    table.add_row("all files", f"{sum(entry.size for entry in bundle.files.values()) / 1e6:.1f}")
+    model = bundle.model
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"source    {bundle.source}{f' @ {bundle.revision}' if bundle.revision else ''}", markup=False)
+    console.print(f"made by   {bundle.producer}", markup=False)
+    console.print(
+        f"model     {model.model_type}: {model.vision.num_hidden_layers} vision layers of {model.vision.hidden_size}, "
+        f"{model.text.num_hidden_layers} text layers of {model.text.hidden_size}, vocabulary {model.text.vocab_size}, "
+        f"context {model.text.max_position_embeddings}",
+        markup=False,
+    )
+    console.print(f"tile      {model.vision.image_size} pixels -> {model.image_seq_len} tokens", markup=False)
+    console.print(f"recipe    {bundle.recipe['name']}", markup=False)
+    for pattern, width in bundle.recipe["rules"]:
+        console.print(f"          {pattern}: {_width(width)}", markup=False)
+    console.print(table)
+
+
+def _width(width: dict[str, object]) -> str:
+    if width["kind"] == "rows":
+        return "int8 weights with a scale per row, int8 activations with a scale per token"
+    zero_point = "symmetric" if width["symmetric"] else "with zero points"
+    return f"int{width['bits']} weights in blocks of {width['block_size']}, {zero_point}"

@@ -1,0 +1,83 @@
+"""`smol-edge run`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from smolvlm_edge.errors import RequestError
+from smolvlm_edge.images import ImageSource
+from smolvlm_edge.model import DEFAULT_MAX_TOKENS, Chunk, SmolVLM
+
+
+def run(
+    images: Annotated[
+        list[str], typer.Argument(default_factory=list, show_default=False, help="Pictures; - reads one from stdin.")
+    ],
+    prompt: Annotated[str, typer.Argument(help="What to do with them, for example 'describe'.")],
+    model: Annotated[Path, typer.Option(help="Bundle made by `smol-edge export`.", envvar="SMOL_EDGE_MODEL")],
+    max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = DEFAULT_MAX_TOKENS,
+    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="Makes a sampled answer repeatable.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the engine.", show_default="available processors")
+    ] = None,
+    no_split: Annotated[bool, typer.Option("--no-split", help="One tile per picture: faster, coarser.")] = False,
+    longest_edge: Annotated[
+        int | None,
+        typer.Option(help="Pixels of the longer side before splitting; fewer are faster.", show_default="the model's"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with text and timings.")] = False,
+) -> None:
+    """Answer a prompt about pictures; without a picture, about nothing but the prompt.
+
+    Example: smol-edge run photo.jpg "Describe this image." --model ./smolvlm-256m-int4
+    """
+    if prompt == "-" or _is_file(prompt):
+        raise RequestError(
+            f"the last argument must be the prompt, but {prompt} is a picture: add one, as in 'describe'"
+        )
+    sources: list[ImageSource] = [sys.stdin.buffer.read() if image == "-" else image for image in images or []]
+    console = Console(stderr=True)
+    columns = (TextColumn("tile"), BarColumn(), MofNCompleteColumn())
+    with (
+        SmolVLM.load(model, threads=threads, memory="low") as vlm,
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
+    ):
+        task = progress.add_task("", visible=False)
+        chunks: list[Chunk] = []
+        for chunk in vlm.stream(
+            sources,
+            prompt,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed,
+            split=False if no_split else None,
+            longest_edge=longest_edge,
+            on_tile=lambda done, total: progress.update(task, completed=done, total=total, visible=True),
+        ):
+            progress.stop()  # the answer takes the bar's place
+            if not as_json:
+                # the family's answers begin with a space
+                print(chunk.text if chunks else chunk.text.lstrip(), end="", flush=True)
+            chunks.append(chunk)
+    print(_to_json(chunks) if as_json else "")
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # a long prompt is no possible name
+        return False
+
+
+def _to_json(chunks: list[Chunk]) -> str:
+    text = "".join(chunk.text for chunk in chunks)
+    return json.dumps(
+        {"text": text, "finish_reason": chunks[-1].finish_reason, **chunks[-1].timings.to_dict()},
+        ensure_ascii=False,
+    )

@@ -1,0 +1,55 @@
+"""Fixtures for every test: the tiny checkpoints, and bundles made from them once per session."""
+
+import platform
+import sys
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from smolvlm_edge.export import export_checkpoint
+from smolvlm_edge.quantize import RECIPES
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+# extensions that ONNX Runtime chooses its kernels by; other kernels round differently
+CPU_FEATURES = {"avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "asimddp", "i8mm", "sve"}
+
+
+def pytest_report_header() -> list[str]:
+    """What numbers depend on: versions and processor."""
+    packages = ("numpy", "pillow", "onnxruntime", "tokenizers")
+    return [
+        f"python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in packages),
+        f"{sys.platform} {platform.machine()}, CPU features: {_cpu_features()}",
+    ]
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoints() -> dict[str, Path]:
+    """The committed checkpoints (made by make_goldens.py) by name. Read-only: copy one to change it."""
+    return {folder.name: folder for folder in sorted(CHECKPOINTS.iterdir())}
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """tiny_bundle(name, quant): a tiny checkpoint's bundle, exported when first asked for. Read-only."""
+
+    @cache
+    def export(name: str, quant: str) -> Path:
+        out = tmp_path_factory.mktemp("bundles", numbered=True) / f"{name}-{quant}"
+        return export_checkpoint(tiny_checkpoints[name], out, RECIPES[quant])
+
+    def bundle(name: str = "tiny-idefics3", quant: str = "fp32") -> Path:
+        return export(name, quant)  # with both arguments given, the cache has one key for each bundle
+
+    return bundle
+
+
+def _cpu_features() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return "unknown"
+    features = next((line.split(":")[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    return " ".join(sorted(CPU_FEATURES.intersection(features))) or "none of those that matter"

@@ -1,0 +1,113 @@
+"""A bundle is used only as it was exported: changed, cut off, newer or incomplete ones are refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from command import assert_fails, smol_edge
+
+from smolvlm_edge import IntegrityError, ModelNotFoundError, SmolVLM
+from smolvlm_edge.bundle import Bundle
+
+
+@pytest.fixture
+def bundle(tiny_bundle, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_bundle("tiny-idefics3", "int4"), tmp_path / "bundle"))
+
+
+def edit_manifest(bundle: Path, **changes: object) -> None:
+    path = bundle / "bundle.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def assert_run_fails(bundle: Path, exit_code: int, *words: str) -> None:
+    assert_fails(smol_edge("run", "Tell me a story.", "--model", bundle), exit_code, *words)
+
+
+@pytest.mark.parametrize(
+    "name", ["decoder.onnx", "decoder.onnx.data", "vision_encoder.onnx.data", "tokenizer.json", "config.json"]
+)
+def test_a_changed_byte(bundle: Path, name: str) -> None:
+    data = bytearray((bundle / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (bundle / name).write_bytes(data)
+    assert_run_fails(bundle, 4, name, "export the model again")
+
+
+def test_a_missing_file(bundle: Path) -> None:
+    (bundle / "connector.onnx.data").unlink()
+    assert_run_fails(bundle, 4, "connector.onnx.data", "missing")
+
+
+def test_a_cut_off_file(bundle: Path) -> None:
+    data = (bundle / "decoder.onnx.data").read_bytes()
+    (bundle / "decoder.onnx.data").write_bytes(data[:-1])
+    assert_run_fails(bundle, 4, "decoder.onnx.data")
+
+
+def test_a_newer_format(bundle: Path) -> None:
+    edit_manifest(bundle, format_version=2, something_new={})
+    assert_run_fails(bundle, 4, "format 2", "pip install --upgrade smol-edge")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format_version": "1"}', '{"format_version": 1}'])
+def test_a_damaged_manifest(bundle: Path, text: str) -> None:
+    (bundle / "bundle.json").write_text(text)
+    assert_run_fails(bundle, 4, "bundle.json")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"files": {}},
+        {"files": {"../../etc/passwd": {"size": 1, "sha256": ""}}},
+        {"files": {"decoder.onnx": {}}},
+        {"files": []},
+        {"model": {}},
+        {"model": None},
+    ],
+)
+def test_a_manifest_that_makes_no_sense(bundle: Path, changes: dict[str, object]) -> None:
+    edit_manifest(bundle, **changes)
+    assert_run_fails(bundle, 4)
+
+
+def test_no_bundle_there(tmp_path: Path, tiny_checkpoints: dict[str, Path]) -> None:
+    assert_run_fails(tmp_path / "nowhere", 3, "nowhere", "smol-edge export")
+    assert_run_fails(tiny_checkpoints["tiny-idefics3"], 3, "export it first")
+
+
+def test_python_callers_get_the_same_errors(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError):
+        SmolVLM.load(tmp_path / "nowhere")
+    (bundle / "decoder.onnx").write_bytes(b"")
+    with pytest.raises(IntegrityError):
+        SmolVLM.load(bundle)
+
+
+def test_a_bundle_behind_symbolic_links_runs(bundle: Path, tmp_path: Path) -> None:
+    """Caches keep files as links to blobs; onnxruntime 1.24.1 could not read external data that way."""
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for file in bundle.iterdir():
+        (linked / file.name).symlink_to(file)
+    assert SmolVLM.load(linked).generate([], "Tell me a story.", max_tokens=3).timings.generated_tokens == 3
+
+
+def test_info(bundle: Path) -> None:
+    result = smol_edge("info", bundle)
+    assert result.returncode == 0, result.stderr
+    for word in ("tiny-idefics3", "vision_encoder", "connector", "embed_tokens", "decoder", "int4", "int8"):
+        assert word in result.stdout
+
+
+def test_info_as_json_says_what_the_manifest_says(bundle: Path) -> None:
+    report = json.loads(smol_edge("info", bundle, "--json").stdout)
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    assert report == {key: value for key, value in manifest.items() if key != "format_version"}
+
+
+def test_every_file_is_in_the_manifest_with_its_size(bundle: Path) -> None:
+    found = {path.name: path.stat().st_size for path in bundle.iterdir() if path.name != "bundle.json"}
+    assert {name: entry.size for name, entry in Bundle.open(bundle).files.items()} == found

@@ -1,0 +1,180 @@
+"""An export is repeatable, appears whole or not at all, and replaces nothing that it was not told to."""
+
+import hashlib
+import json
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from command import assert_fails, smol_edge
+from smolvlm_edge.export import export_checkpoint
+from smolvlm_edge.quantize import RECIPES
+
+from smolvlm_edge.bundle import GRAPHS, Bundle
+from smolvlm_edge.cli.export import Quant
+
+ACCIDENT = """
+import os, signal
+from smolvlm_edge.export.pipeline import OnnxGraphBuilder
+save = OnnxGraphBuilder.save
+def accident(self, version):
+    save(self, version)
+    if self.name == "embed_tokens":
+        os.kill(os.getpid(), signal.{signal})
+OnnxGraphBuilder.save = accident
+"""
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def test_the_command_offers_every_recipe() -> None:
+    assert set(get_args(Quant)) == set(RECIPES)
+
+
+@pytest.mark.parametrize("quant", RECIPES)
+def test_same_checkpoint_same_bytes(tiny_checkpoints: dict[str, Path], tmp_path: Path, quant: str) -> None:
+    first, second = (
+        export_checkpoint(tiny_checkpoints["tiny-idefics3"], tmp_path / name, RECIPES[quant]) for name in ("a", "b")
+    )
+    assert digests(first) == digests(second)
+
+
+def test_export_prints_the_folder_and_the_next_command(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    result = smol_edge("export", tiny_checkpoints["tiny-smolvlm"], "--quant", "int8", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "tiny-smolvlm-int8\n"
+    assert "smol-edge run" in result.stderr
+    assert (tmp_path / "tiny-smolvlm-int8" / "bundle.json").is_file()
+
+
+def test_export_as_json(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    result = smol_edge("export", tiny_checkpoints["tiny-smolvlm"], "--out", tmp_path / "out", "--json")
+    report = json.loads(result.stdout)
+    assert report["size_bytes"] == sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
+    assert result.stderr == ""
+
+
+def test_an_existing_folder_is_kept(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("do not lose")
+    checkpoint = tiny_checkpoints["tiny-idefics3"]
+    assert_fails(smol_edge("export", checkpoint, "--out", out), 2, "exists", "--force")
+    assert_fails(smol_edge("export", checkpoint, "--out", out, "--force"), 2, "no bundle")
+    assert (out / "thesis.txt").read_text() == "do not lose"
+
+
+def test_force_replaces_a_bundle(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    out, checkpoint = tmp_path / "out", tiny_checkpoints["tiny-idefics3"]
+    export_checkpoint(checkpoint, out, RECIPES["fp32"])
+    export_checkpoint(checkpoint, out, RECIPES["int4"], force=True)
+    assert Bundle.open(out).recipe["name"] == "int4"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(("kill", "exit_code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_an_interrupted_export_leaves_nothing(
+    tiny_checkpoints: dict[str, Path], tmp_path: Path, kill: str, exit_code: int
+) -> None:
+    result = smol_edge(
+        "export", tiny_checkpoints["tiny-idefics3"], "--out", tmp_path / "out", patch=ACCIDENT.format(signal=kill)
+    )
+    assert result.returncode == exit_code, result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_export_leaves_no_bundle(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """Nobody can clean up after SIGKILL, but the output's name is still free and the next export works."""
+    out, checkpoint = tmp_path / "out", tiny_checkpoints["tiny-idefics3"]
+    result = smol_edge("export", checkpoint, "--out", out, patch=ACCIDENT.format(signal="SIGKILL"))
+    assert result.returncode == -signal.SIGKILL
+    assert not out.exists()
+    assert smol_edge("export", checkpoint, "--out", out).returncode == 0
+
+
+def test_an_interrupted_replacement_keeps_the_old_bundle(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    out, checkpoint = tmp_path / "out", tiny_checkpoints["tiny-idefics3"]
+    export_checkpoint(checkpoint, out, RECIPES["fp32"])
+    before = digests(out)
+    smol_edge("export", checkpoint, "--out", out, "--force", patch=ACCIDENT.format(signal="SIGINT"))
+    assert digests(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_FSIZE")
+def test_a_full_disk(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """A bound on file size fails a write in the middle, as a full disk does."""
+    result = smol_edge(
+        "export",
+        tiny_checkpoints["tiny-idefics3"],
+        "--out",
+        tmp_path / "out",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
+    )
+    assert_fails(result, 1, "cannot write")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unwritable_place(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = smol_edge("export", tiny_checkpoints["tiny-idefics3"], "--out", tmp_path / "file" / "out")
+    assert_fails(result, 1, "cannot write")
+
+
+def test_source_and_revision_of_a_hub_snapshot(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--someone--a-fine-tune" / "snapshots" / ("0123456789" * 4)
+    snapshot.parent.mkdir(parents=True)
+    snapshot.symlink_to(tiny_checkpoints["tiny-idefics3"])
+    bundle = Bundle.open(export_checkpoint(snapshot, tmp_path / "out"))
+    assert (bundle.source, bundle.revision) == ("someone/a-fine-tune", "0123456789" * 4)
+
+
+@pytest.mark.parametrize("name", ["tiny-idefics3", "tiny-smolvlm"])
+def test_graphs_are_readable(tiny_bundle, name: str) -> None:
+    """Nodes carry the checkpoint's names, so that a graph reads like the model."""
+    graph = ir.load(tiny_bundle(name, "int4") / "decoder.onnx").graph
+    names = [node.name for node in graph]
+    assert "/layers.1/self_attn/o_proj/MatMulNBits" in names
+    assert len(names) == len(set(names)), "node names are unique"
+
+
+@pytest.mark.parametrize("quant", ["int8", "int4"])
+def test_every_block_quantised_product_has_a_packed_kernel(tiny_bundle, quant: str) -> None:
+    """Without accuracy_level 4, 8-bit MatMulNBits unpacks its whole matrix on every call."""
+    for name in GRAPHS:
+        for node in ir.load(tiny_bundle("tiny-idefics3", quant) / f"{name}.onnx").graph:
+            if node.op_type == "MatMulNBits":
+                assert node.attributes["accuracy_level"].as_int() == 4
+
+
+def test_heads_and_tables_of_int4_stay_int8(tiny_bundle) -> None:
+    bits = {}
+    for name in GRAPHS:
+        for node in ir.load(tiny_bundle("tiny-idefics3", "int4") / f"{name}.onnx").graph:
+            if "bits" in node.attributes:
+                bits[f"{name}{node.name}"] = node.attributes["bits"].as_int()
+    assert bits.pop("decoder/lm_head/MatMulNBits") == 8
+    assert bits.pop("embed_tokens/embed_tokens/GatherBlockQuantized") == 8
+    assert bits.pop("connector/modality_projection/MatMulNBits") == 8
+    assert set(bits.values()) == {4}
+
+
+def test_weights_are_outside_the_graph_files_and_start_on_pages(tiny_bundle) -> None:
+    bundle = tiny_bundle("tiny-idefics3", "fp32")
+    external = [
+        value.const_value
+        for value in ir.load(bundle / "decoder.onnx").graph.initializers.values()
+        if isinstance(value.const_value, ir.ExternalTensor)
+    ]
+    assert len(external) > 10
+    assert all(tensor.offset % 4096 == 0 for tensor in external)
+    table = np.asarray(next(tensor for tensor in external if tensor.name == "lm_head.weight").numpy())
+    assert table.shape[1] == Bundle.open(bundle).model.text.vocab_size

@@ -1,0 +1,59 @@
+"""What a wheel puts on a user's machine."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import smolvlm_edge
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return next(folder.glob("*.whl"))
+
+
+def test_nothing_but_the_package_lands_in_site_packages(wheel: Path) -> None:
+    top = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"smolvlm_edge"}
+
+
+def test_every_module_of_the_repository_is_in_the_wheel(wheel: Path) -> None:
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    for folder, package in (("smolvlm_edge", "smolvlm_edge"), ("export", "smolvlm_edge/export"), ("quantize", "smolvlm_edge/quantize")):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert f"{package}/{path.relative_to(ROOT / folder).as_posix()}" in packed
+    assert "smolvlm_edge/py.typed" in packed
+
+
+def test_the_unpacked_wheel_exports(wheel: Path, tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """From the wheel alone: the mapping of export/ and quantize/ into the package works, and only there."""
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    program = """
+import importlib.util, pathlib, sys
+site, checkpoint, out = sys.argv[1:]
+sys.path.insert(0, site)
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+import smolvlm_edge.export, smolvlm_edge.quantize
+assert smolvlm_edge.export.__file__.startswith(site), smolvlm_edge.export.__file__
+smolvlm_edge.export.export_checkpoint(pathlib.Path(checkpoint), pathlib.Path(out))
+assert not any(importlib.util.find_spec(name) for name in ("export", "quantize", "tests"))
+"""
+    arguments = [str(tmp_path / "site"), str(tiny_checkpoints["tiny-idefics3"]), str(tmp_path / "out")]
+    command = [sys.executable, "-P", "-c", program, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out" / "bundle.json").is_file()
+
+
+def test_public_names_are_sorted_and_there() -> None:
+    assert smolvlm_edge.__all__ == sorted(smolvlm_edge.__all__)
+    assert all(hasattr(smolvlm_edge, name) for name in smolvlm_edge.__all__)

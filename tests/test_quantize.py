@@ -1,0 +1,168 @@
+"""Rounding and packing: what the codes stand for, and that ONNX Runtime's kernels read them so."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from smolvlm_edge.quantize import RECIPES, Format, Recipe, round_blocks, round_rows
+from smolvlm_edge.quantize.packing import pack_codes, pack_gather_block_quantized, pack_matmul_nbits
+
+from smolvlm_edge.graphs.onnxruntime import ort
+
+matrices = arrays(
+    np.float32,
+    st.tuples(st.integers(1, 9), st.integers(1, 80)),
+    elements=st.floats(-100, 100, width=32),
+)
+
+
+@given(matrices, st.sampled_from([2, 4, 8]), st.sampled_from([16, 32, 64]), st.booleans())
+def test_blocks_err_by_half_a_step_at_most(weight, bits, block_size, symmetric) -> None:
+    rounded = round_blocks(weight, bits, block_size, symmetric=symmetric)
+    steps = np.repeat(rounded.scales, block_size, axis=1)[:, : weight.shape[1]]
+    # an asymmetric zero point is rounded too, which costs up to another half step at the ends of the range
+    allowed = steps * (0.5 if symmetric else 1.0)
+    assert np.all(np.abs(rounded.dequantize() - weight) <= allowed + 1e-4 * np.abs(weight).max())
+    assert rounded.codes.max() < 2**bits
+
+
+@given(matrices, st.booleans())
+def test_zero_stays_zero(weight, symmetric) -> None:
+    weight[:, ::3] = 0
+    assert np.all(round_blocks(weight, 4, 16, symmetric=symmetric).dequantize()[:, ::3] == 0)
+
+
+@given(matrices)
+def test_rows_err_by_half_a_step_at_most(weight) -> None:
+    rounded = round_rows(weight)
+    assert np.all(np.abs(rounded.dequantize() - weight) <= rounded.scales[:, None] * 0.5 + 1e-5)
+
+
+def test_rounding_in_pieces_changes_nothing(monkeypatch) -> None:
+    weight = np.random.default_rng(0).standard_normal((37, 48), np.float32)
+    whole = round_blocks(weight, 4, 32, symmetric=False)
+    monkeypatch.setattr("smolvlm_edge.quantize.rounding.VALUES_AT_ONCE", 100)
+    pieces = round_blocks(weight, 4, 32, symmetric=False)
+    np.testing.assert_array_equal(whole.dequantize(), pieces.dequantize())
+
+
+def test_symmetric_codes_of_a_known_row() -> None:
+    rounded = round_blocks(np.array([[-7.0, 0.0, 3.4, 7.0]], np.float32), 4, 16, symmetric=True)
+    assert rounded.codes[0, 0, :4].tolist() == [1, 8, 11, 15]
+    assert rounded.scales.tolist() == [[1.0]]
+
+
+def test_asymmetric_codes_of_a_known_row() -> None:
+    rounded = round_blocks(np.array([[-5.0, 0.0, 4.4, 10.0]], np.float32), 4, 16, symmetric=False)
+    assert rounded.codes[0, 0, :4].tolist() == [0, 5, 9, 15]
+    assert rounded.zero_points is not None
+    assert rounded.zero_points.tolist() == [[5]]
+
+
+@pytest.mark.parametrize(
+    ("bits", "expected"), [(8, [1, 2, 3]), (4, [0x21, 0x03]), (2, [0b00_11_10_01])]
+)
+def test_earlier_codes_take_the_lower_bits(bits: int, expected: list[int]) -> None:
+    assert pack_codes(np.array([1, 2, 3], np.uint8), bits).tolist() == expected
+
+
+def run_node(op_type: str, inputs: dict[str, np.ndarray], feeds: dict[str, np.ndarray], **attributes: int) -> np.ndarray:
+    """One operator of ONNX Runtime's own on the given weights."""
+
+    def value(name: str, array: np.ndarray) -> ir.Value:
+        dtype = ir.TensorType(ir.DataType.from_numpy(array.dtype))
+        return ir.Value(name=name, type=dtype, shape=ir.Shape(array.shape))
+
+    values = {name: value(name, array) for name, array in {**feeds, **inputs}.items()}
+    for name, array in inputs.items():
+        values[name].const_value = ir.Tensor(array, name=name)
+    order = ["x", "codes", "scales", "zero_points"] if "x" in values else ["codes", "ids", "scales", "zero_points"]
+    node = ir.node(op_type, [values.get(name) for name in order], attributes, domain="com.microsoft")
+    node.outputs[0].name, node.outputs[0].type = "y", ir.TensorType(ir.DataType.FLOAT)
+    graph = ir.Graph(
+        [values[name] for name in feeds],
+        node.outputs,
+        nodes=[node],
+        initializers=[values[name] for name in inputs],
+        opset_imports={"": 21, "com.microsoft": 1},
+        name="one",
+    )
+    model = ir.to_proto(ir.Model(graph, ir_version=10)).SerializeToString()
+    return ort.InferenceSession(model).run(None, feeds)[0]
+
+
+def packed(rounded, pack) -> dict[str, np.ndarray]:
+    codes, scales, zero_points = pack(rounded)
+    inputs = {"codes": codes, "scales": scales}
+    return inputs if zero_points is None else inputs | {"zero_points": zero_points}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 100),
+    bits=st.sampled_from([2, 4, 8]),
+    block_size=st.sampled_from([16, 32, 64]),
+    symmetric=st.booleans(),
+)
+def test_matmul_nbits_reads_what_was_packed(rows, columns, bits, block_size, symmetric) -> None:
+    """Level 1 (float activations), so that only the weights' layout matters; columns need not fill a block."""
+    random = np.random.default_rng(rows * 1000 + columns)
+    weight, x = random.standard_normal((rows, columns), np.float32), random.standard_normal((3, columns), np.float32)
+    rounded = round_blocks(weight, bits, block_size, symmetric=symmetric)
+    y = run_node(
+        "MatMulNBits",
+        packed(rounded, pack_matmul_nbits),
+        {"x": x},
+        K=columns,
+        N=rows,
+        bits=bits,
+        block_size=block_size,
+        accuracy_level=1,
+    )
+    np.testing.assert_allclose(y, x @ rounded.dequantize().T, atol=2e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    columns=st.integers(1, 6).map(lambda n: 16 * n),
+    bits=st.sampled_from([4, 8]),
+    block_size=st.sampled_from([16, 32, 64]),
+    symmetric=st.booleans(),
+)
+def test_gather_block_quantized_reads_what_was_packed(columns, bits, block_size, symmetric) -> None:
+    table = np.random.default_rng(columns).standard_normal((11, columns), np.float32)
+    rounded = round_blocks(table, bits, block_size, symmetric=symmetric)
+    ids = np.array([[3, 0, 10, 3]], np.int64)
+    y = run_node(
+        "GatherBlockQuantized",
+        packed(rounded, pack_gather_block_quantized),
+        {"ids": ids},
+        bits=bits,
+        block_size=block_size,
+        gather_axis=0,
+        quantize_axis=1,
+    )
+    np.testing.assert_allclose(y, rounded.dequantize()[ids], atol=1e-6)
+
+
+def test_the_first_matching_rule_decides() -> None:
+    narrow, wide = Format("blocks", bits=4, block_size=32), Format("blocks", bits=8, block_size=32)
+    recipe = Recipe("mixed", (("*.q_proj.weight", wide), ("model.text_model.*", narrow)))
+    assert recipe.format_of("model.text_model.layers.3.self_attn.q_proj.weight") == wide
+    assert recipe.format_of("model.text_model.layers.3.mlp.up_proj.weight") == narrow
+    assert recipe.format_of("lm_head.weight").kind == "float32"
+
+
+def test_no_recipe_gives_the_vision_tower_one_activation_scale_per_tensor(tiny_bundle) -> None:
+    """Every input of DynamicQuantizeMatMul was divided by its own row's largest magnitude before."""
+    for quant in set(RECIPES) - {"fp32"}:
+        graph = ir.load(tiny_bundle("tiny-idefics3", quant) / "vision_encoder.onnx").graph
+        products = [node for node in graph if node.op_type == "DynamicQuantizeMatMul"]
+        assert products
+        for product in products:
+            division = product.inputs[0].producer()
+            assert division.op_type == "Div"
+            assert division.inputs[1].producer().inputs[0].producer().op_type == "ReduceMax"

@@ -1,0 +1,251 @@
+"""`smol-edge run` and `SmolVLM`: answers, options, limits and mistakes, as a user meets them."""
+
+import ast
+import io
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import assert_fails, smol_edge
+from PIL import Image
+
+from smolvlm_edge import ImageError, RequestError, SmolVLM
+
+QUESTION, STORY = "What is this?", "Tell me a story."
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bundle) -> Path:
+    return tiny_bundle("tiny-idefics3", "fp32")
+
+
+@pytest.fixture(scope="module")
+def model(bundle: Path) -> SmolVLM:
+    return SmolVLM.load(bundle)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    return tmp_path / "picture.png"
+
+
+# -- the command ------------------------------------------------------------------------------------
+
+
+def test_the_answer_is_on_stdout_and_nothing_else(bundle: Path, picture: Path, model: SmolVLM) -> None:
+    result = smol_edge("run", picture, QUESTION, "--model", bundle, "--max-tokens", "12")
+    assert result.returncode == 0
+    assert result.stderr == ""
+    text = model.generate(picture, QUESTION, max_tokens=12).text
+    assert result.stdout.strip() == text.strip()
+
+
+def test_json_has_text_counts_and_timings(bundle: Path, picture: Path) -> None:
+    result = smol_edge("run", picture, picture, QUESTION, "--model", bundle, "--max-tokens", "5", "--json")
+    report = json.loads(result.stdout)
+    assert report["finish_reason"] == "length"
+    assert report["generated_tokens"] == 5
+    assert report["tiles"] % 2 == 0
+    assert report["prompt_tokens"] > 4 * report["tiles"]
+    for key in ("load_ms", "preprocess_ms", "vision_ms", "prefill_ms", "decode_tokens_per_s"):
+        assert report[key] > 0
+    assert report["ttft_ms"] > report["vision_ms"] + report["prefill_ms"]
+    assert 1e7 < report["peak_rss_bytes"] < 1e10
+
+
+def test_a_picture_from_stdin(bundle: Path, picture: Path) -> None:
+    options = ("--model", bundle, "--max-tokens", "6")
+    patch = f"import io; sys.stdin = io.TextIOWrapper(open({str(picture)!r}, 'rb'))"
+    assert smol_edge("run", "-", QUESTION, *options, patch=patch).stdout == smol_edge("run", picture, QUESTION, *options).stdout
+
+
+def test_the_model_may_come_from_the_environment(bundle: Path) -> None:
+    result = smol_edge("run", STORY, "--max-tokens", "2", env={"SMOL_EDGE_MODEL": str(bundle)})
+    assert result.returncode == 0
+
+
+def test_no_split_makes_one_tile(bundle: Path, picture: Path) -> None:
+    options = ("--model", bundle, "--max-tokens", "1", "--json")
+    assert json.loads(smol_edge("run", picture, QUESTION, "--no-split", *options).stdout)["tiles"] == 1
+    assert json.loads(smol_edge("run", picture, QUESTION, "--longest-edge", "64", *options).stdout)["tiles"] == 1
+    assert json.loads(smol_edge("run", picture, QUESTION, *options).stdout)["tiles"] > 1
+
+
+def test_help_names_an_example_and_the_exit_codes() -> None:
+    assert "Example" in smol_edge("run", "--help").stdout
+    assert "130 interrupt" in smol_edge("--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "words"),
+    [
+        (["missing.jpg", QUESTION], 5, ["missing.jpg", "does not exist"]),
+        ([".", QUESTION], 5, ["folder"]),
+        (["empty.png", QUESTION], 5, ["empty.png", "empty"]),
+        (["text.jpg", QUESTION], 5, ["text.jpg", "no picture"]),
+        (["cut.jpg", QUESTION], 5, ["cut.jpg", "truncated"]),
+        (["bomb.png", QUESTION], 5, ["bomb.png", "pixels"]),
+        ([""], 2, ["prompt is empty"]),
+        (["picture.png", "  "], 2, ["prompt is empty"]),
+        (["picture.png"], 2, ["picture.png", "prompt"]),
+        (["picture.png", QUESTION, "--max-tokens", "0"], 2, ["max_tokens"]),
+        (["picture.png", QUESTION, "--temperature", "-1"], 2, ["temperature"]),
+        (["picture.png", QUESTION, "--longest-edge", "0"], 2, ["longest_edge"]),
+        (["picture.png", "<image> twice"], 2, ["<image>"]),
+        (["word " * 3000], 2, ["context"]),
+    ],
+)
+def test_mistakes(bundle: Path, picture: Path, arguments: list[str], exit_code: int, words: list[str]) -> None:
+    folder = picture.parent
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.jpg").write_text("a letter, not a picture")
+    jpeg = io.BytesIO()
+    Image.open(picture).save(jpeg, "JPEG")
+    (folder / "cut.jpg").write_bytes(jpeg.getvalue()[:-200])
+    png = bytearray(picture.read_bytes())
+    png[16:24] = (50_000).to_bytes(4) * 2  # width and height of the header
+    png[29:33] = __import__("zlib").crc32(png[12:29]).to_bytes(4)
+    (folder / "bomb.png").write_bytes(png)
+    assert_fails(smol_edge("run", *arguments, "--model", bundle, cwd=folder), exit_code, *words)
+
+
+def test_unknown_options_and_missing_arguments_are_usage_errors(bundle: Path) -> None:
+    assert smol_edge("run", "--model", bundle).returncode == 2
+    assert smol_edge("run", STORY, "--bogus").returncode == 2
+
+
+def test_an_animation_is_said_to_be_one(bundle: Path, tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    result = smol_edge("run", tmp_path / "moving.gif", QUESTION, "--model", bundle, "--max-tokens", "1")
+    assert result.returncode == 0
+    assert result.stderr.startswith("note: ")
+    assert "only the first is used" in result.stderr
+
+
+def test_ctrl_c_in_the_middle_of_an_answer(bundle: Path) -> None:
+    patch = """
+import os, signal
+from smolvlm_edge import SmolVLM
+stream = SmolVLM.stream
+def interrupted(*arguments, **options):
+    for count, chunk in enumerate(stream(*arguments, **options)):
+        yield chunk
+        if count == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+SmolVLM.stream = interrupted
+"""
+    result = smol_edge("run", STORY, "--model", bundle, patch=patch)
+    assert_fails(result, 130, "interrupted")
+
+
+def test_without_the_export_extra_the_command_says_what_to_install(tmp_path: Path) -> None:
+    patch = "sys.modules['safetensors'] = None"
+    assert_fails(smol_edge("export", tmp_path, patch=patch), 1, "pip install 'smol-edge[export]'")
+
+
+# -- the object -------------------------------------------------------------------------------------
+
+
+def test_generate_is_the_join_of_stream(model: SmolVLM, picture: Path) -> None:
+    chunks = list(model.stream(picture, QUESTION, max_tokens=20))
+    answer = model.generate(picture, QUESTION, max_tokens=20)
+    assert answer.text == str(answer) == "".join(chunk.text for chunk in chunks)
+    assert answer.token_ids == tuple(chunk.token_id for chunk in chunks)
+    assert [chunk.finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+    assert [chunk.timings.generated_tokens for chunk in chunks] == list(range(1, len(chunks) + 1))
+
+
+def test_an_end_token_ends_the_answer_and_is_not_shown(model: SmolVLM, monkeypatch) -> None:
+    free = model.generate([], STORY, max_tokens=10)
+    end = free.token_ids[4]
+    first = free.token_ids.index(end)
+    monkeypatch.setattr(type(model.bundle.model), "eos_token_ids", (end,))
+    stopped = model.generate([], STORY, max_tokens=10)
+    assert stopped.finish_reason == "stop"
+    assert stopped.token_ids == free.token_ids[: first + 1]
+
+
+def test_a_stop_string_ends_the_answer_before_itself(model: SmolVLM) -> None:
+    text = model.generate([], STORY, max_tokens=30).text
+    stop = text[len(text) // 2 :][:3]
+    answer = model.generate([], STORY, max_tokens=30, stop=[stop])
+    assert answer.finish_reason == "stop"
+    assert answer.text == text[: text.index(stop)]
+
+
+def test_a_seed_repeats_a_sampled_answer(model: SmolVLM) -> None:
+    options = {"temperature": 1.5, "max_tokens": 16}
+    first, again, other = (model.generate([], STORY, seed=seed, **options).token_ids for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_memory_low_gives_the_same_answers(bundle: Path, model: SmolVLM, picture: Path) -> None:
+    with SmolVLM.load(bundle, memory="low") as frugal:
+        for images in (picture, [], [picture, picture]):
+            expected = model.generate(images, QUESTION, max_tokens=8).token_ids
+            assert frugal.generate(images, QUESTION, max_tokens=8).token_ids == expected
+
+
+def test_threads_do_not_change_the_answer(bundle: Path, model: SmolVLM, picture: Path) -> None:
+    expected = model.generate(picture, QUESTION, max_tokens=16).token_ids
+    assert SmolVLM.load(bundle, threads=1).generate(picture, QUESTION, max_tokens=16).token_ids == expected
+
+
+def test_an_object_that_still_answers_refuses_a_second_question(model: SmolVLM) -> None:
+    stream = model.stream([], STORY, max_tokens=4)
+    next(stream)
+    with pytest.raises(RequestError, match="still answering"):
+        model.generate([], STORY)
+    stream.close()
+    assert model.generate([], STORY, max_tokens=2).timings.generated_tokens == 2
+
+
+def test_an_error_leaves_the_object_usable(model: SmolVLM, picture: Path) -> None:
+    with pytest.raises(ImageError):
+        model.generate([picture, "missing.png"], QUESTION)
+    assert model.generate(picture, QUESTION, max_tokens=2).timings.generated_tokens == 2
+
+
+def test_a_closed_model_opens_again(bundle: Path) -> None:
+    model = SmolVLM.load(bundle)
+    expected = model.generate([], STORY, max_tokens=4).token_ids
+    model.close()
+    assert model.generate([], STORY, max_tokens=4).token_ids == expected
+
+
+def test_the_answer_ends_where_the_context_does(model: SmolVLM) -> None:
+    context = model.bundle.model.text.max_position_embeddings
+    answer = model.generate([], "a " * (context // 2 - 20), max_tokens=10_000)
+    assert answer.timings.prompt_tokens + answer.timings.generated_tokens <= context
+
+
+def test_tiles_are_counted_one_by_one(model: SmolVLM, picture: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    answer = model.generate(picture, QUESTION, max_tokens=1, on_tile=lambda done, total: seen.append((done, total)))
+    assert seen == [(i, answer.timings.tiles) for i in range(1, answer.timings.tiles + 1)]
+
+
+def test_library_code_logs_and_never_prints(model: SmolVLM, tmp_path: Path, capfd, caplog) -> None:
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    with caplog.at_level(logging.WARNING):
+        model.generate(tmp_path / "moving.gif", QUESTION, max_tokens=1)
+    assert capfd.readouterr() == ("", "")
+    assert "only the first is used" in caplog.text
+
+
+def test_only_one_module_imports_the_engine() -> None:
+    root = Path(__file__).parent.parent
+    importers = {
+        str(path.relative_to(root))
+        for folder in ("smolvlm_edge", "export", "quantize")
+        for path in (root / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import) and any(alias.name == "onnxruntime" for alias in node.names)
+    }
+    assert importers == {"smolvlm_edge/graphs/onnxruntime.py"}
