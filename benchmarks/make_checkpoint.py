@@ -49,7 +49,9 @@ SO400M_VISION = {
 }
 
 
-def text_config(hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int, theta: float) -> dict[str, object]:
+def text_config(
+    hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int, theta: float
+) -> dict[str, object]:
     """The text_config of config.json."""
     return {
         "model_type": "llama",
@@ -78,7 +80,11 @@ SHAPES = {
 
 def shapes(text: dict[str, int], vision: dict[str, int], scale: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Every tensor of the checkpoint: name and shape."""
-    hidden, inner, patches = vision["hidden_size"], vision["intermediate_size"], vision["image_size"] // vision["patch_size"]
+    hidden, inner, patches = (
+        vision["hidden_size"],
+        vision["intermediate_size"],
+        vision["image_size"] // vision["patch_size"],
+    )
     tower = "model.vision_model"
     yield f"{tower}.embeddings.patch_embedding.weight", (hidden, 3, vision["patch_size"], vision["patch_size"])
     yield f"{tower}.embeddings.patch_embedding.bias", (hidden,)

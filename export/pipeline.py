@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from smolvlm_edge.bundle import MANIFEST, TOKENIZER_FILES, write_manifest
+from smolvlm_edge.config import ImageConfig, ModelConfig
+from smolvlm_edge.errors import ExportError, IntegrityError, ModelNotFoundError, RequestError
 from smolvlm_edge.export.architecture import GRAPHS
 from smolvlm_edge.export.checkpoint import Checkpoint
 from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder
 from smolvlm_edge.quantize import RECIPES, Recipe
-
-from smolvlm_edge.bundle import MANIFEST, TOKENIZER_FILES, write_manifest
-from smolvlm_edge.config import ImageConfig, ModelConfig
-from smolvlm_edge.errors import ExportError, IntegrityError, ModelNotFoundError, RequestError
 
 Progress = Callable[[str, int, int], None]
 """Called with a graph's name, the pieces of the whole export that are written, and how many there are."""

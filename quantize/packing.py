@@ -5,6 +5,7 @@ Layouts: ONNX Runtime, docs/ContribOperators.md, com.microsoft.MatMulNBits and G
 
 import numpy as np
 import numpy.typing as npt
+
 from smolvlm_edge.quantize.rounding import BlockQuantized
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from tokenizers import Tokenizer
-from tokenizers.decoders import DecodeStream
 
 
 class Detokenizer:
@@ -15,15 +14,19 @@ class Detokenizer:
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
-        self._stream = DecodeStream(skip_special_tokens=True)
         self._stop = [text for text in stop if text]
+        self._known: list[int] = []
+        """Tokens whose text is out; decoding the next ones after them shows what these add."""
+        self._new: list[int] = []
+        """Tokens that still may end in half a character."""
         self._pending = ""
         self.stopped = False
         """Whether a stop string was met; nothing comes out after that."""
 
     def push(self, token: int) -> str:
         """Add a token; return the text that is certain now."""
-        self._pending += self._stream.step(self._tokenizer, token) or ""
+        self._new.append(token)
+        self._pending += self._added(keep_unfinished=True)
         places = [self._pending.find(text) for text in self._stop]
         if found := [place for place in places if place >= 0]:
             self.stopped = True
@@ -32,7 +35,19 @@ class Detokenizer:
 
     def flush(self) -> str:
         """The rest of the text, once the last token was added."""
-        return "" if self.stopped else self._take(len(self._pending))
+        if self.stopped:
+            return ""
+        self._pending += self._added(keep_unfinished=False)
+        return self._take(len(self._pending))
+
+    def _added(self, *, keep_unfinished: bool) -> str:
+        """What the new tokens add to the text; nothing as long as it ends in half a character."""
+        before = self._tokenizer.decode(self._known, skip_special_tokens=True)
+        text = self._tokenizer.decode(self._known + self._new, skip_special_tokens=True)
+        if keep_unfinished and text.endswith("\ufffd"):
+            return ""
+        self._known, self._new = self._new, []
+        return text[len(before) :]
 
     def _take(self, length: int) -> str:
         text, self._pending = self._pending[:length], self._pending[length:]

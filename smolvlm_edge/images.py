@@ -10,10 +10,12 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 
 import numpy as np
 import numpy.typing as npt
@@ -63,26 +65,18 @@ def open_image(source: ImageSource) -> Image.Image:
     Raises:
         ImageError: The picture is missing, damaged, too large, or no picture at all.
     """
-    name = source if isinstance(source, str | PathLike) else "the picture"
     if isinstance(source, np.ndarray):
-        return _to_rgb(_from_array(source))
-    if isinstance(source, Image.Image):
-        return _decode(source, name)
-    file = _readable(source)
-    try:
-        with _opened(file) as image:
+        source = _from_array(source)
+    name = source if isinstance(source, str | PathLike) else "the picture"
+    file = source if isinstance(source, Image.Image) else _readable(source)
+    with _decoding(name):
+        if isinstance(file, Image.Image):
+            return _upright_rgb(file)
+        with Image.open(file, formats=_formats()) as image:
             frames = getattr(image, "n_frames", 1) if image.format in PAGED_FORMATS else 1
             if frames > 1:
                 logger.warning("%s holds %d pictures; only the first is used", name, frames)
-            return _decode(image, name)
-    except ImageError:
-        raise
-    except UnidentifiedImageError:
-        raise ImageError(f"{name} is no picture of a known format ({', '.join(FORMATS)})") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(_too_large(name)) from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise ImageError(f"{name} cannot be decoded: {error}") from error
+            return _upright_rgb(image)
 
 
 def cut(
@@ -151,39 +145,49 @@ def _readable(source: str | PathLike[str] | bytes) -> BytesIO | Path:
             raise ImageError("the picture is empty (0 bytes)")
         return BytesIO(source)
     path = Path(source)
-    if path.is_dir():
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise ImageError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{str(path)[:80]} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if S_ISDIR(status.st_mode):
         raise ImageError(f"{path} is a folder, not a picture")
-    if not path.exists():
-        raise ImageError(f"{path} does not exist")
-    if path.is_file() and path.stat().st_size == 0:
+    if S_ISREG(status.st_mode) and status.st_size == 0:
         raise ImageError(f"{path} is empty (0 bytes)")
     return path
 
 
-def _opened(file: BytesIO | Path) -> Image.Image:
-    """Read the header only. Pillow warns of a picture above its bound; here that is an error."""
+@contextmanager
+def _decoding(name: object) -> Iterator[None]:
+    """Turn whatever a decoder raises on a damaged file into an ImageError.
+
+    Pillow's warnings are kept quiet: damaged metadata costs nobody the picture. The one of a picture above
+    its bound becomes an error.
+    """
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        Image.init()
-        return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+        try:
+            yield
+        except UnidentifiedImageError:
+            raise ImageError(f"{name} is no picture of a known format ({', '.join(FORMATS)})") from None
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise ImageError(f"{name} has more than {MAX_PIXELS:,} pixels: make it smaller first") from None
+        except Exception as error:  # a decoder in trouble raises TypeError, SyntaxError, KeyError, ...
+            raise ImageError(f"{name} cannot be decoded: {error}") from error
 
 
-def _decode(image: Image.Image, name: object) -> Image.Image:
-    _check_size(image, name)
-    image.load()
-    return _to_rgb(ImageOps.exif_transpose(image))
+def _formats() -> list[str]:
+    """The formats that this Pillow was built with."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
-def _check_size(image: Image.Image, name: object) -> None:
+def _upright_rgb(image: Image.Image) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
-        raise ImageError(_too_large(name))
-
-
-def _too_large(name: object) -> str:
-    return f"{name} has more than {MAX_PIXELS:,} pixels: make it smaller first"
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
+        raise Image.DecompressionBombError
+    image = ImageOps.exif_transpose(image)
     if "A" in image.getbands() or image.info.get("transparency") is not None:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")

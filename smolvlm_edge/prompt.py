@@ -1,12 +1,18 @@
 """A conversation -> prompt text -> token ids, by the checkpoint's own chat template and tokenizer."""
 
+import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 from jinja2 import TemplateError
+from jinja2.ext import Extension
+from jinja2.nodes import Node
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
@@ -64,14 +70,17 @@ class PromptEncoder:
         bos = self._special_tokens.get("bos_token")
         # a template that writes the start token itself must not get a second one from the tokenizer
         add_special_tokens = not (bos and text.startswith(bos))
-        return np.array(self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids, np.int64)
+        try:
+            return np.array(self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids, np.int64)
+        except TypeError:  # half of a surrogate pair
+            raise RequestError("the prompt is no valid Unicode text") from None
 
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt text, one image token per picture."""
         turns = [{"role": message["role"], "content": _parts(message["content"])} for message in messages]
         try:
             return self._template.render(messages=turns, add_generation_prompt=True, **self._special_tokens)
-        except (TemplateError, TypeError, KeyError, ValueError) as error:
+        except Exception as error:
             raise RequestError(f"the model's chat template refuses this conversation: {error}") from error
 
     def expand(self, text: str, grids: Sequence[tuple[int, int]]) -> str:
@@ -116,28 +125,45 @@ def _special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
 def _template_source(folder: Path, tokenizer_config: Mapping[str, Any]) -> str:
     """The chat template, from wherever the checkpoint keeps it (the newest place first)."""
     if (file := folder / "chat_template.jinja").is_file():
-        return file.read_text(encoding="utf-8")
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise IntegrityError(f"{file} cannot be read: {error}") from error
     source = None
     if (file := folder / "chat_template.json").is_file():
         source = read_json(file).get("chat_template")
     source = source or tokenizer_config.get("chat_template")
     if isinstance(source, list):
-        source = {entry["name"]: entry["template"] for entry in source}.get("default")
+        named = [entry for entry in source if isinstance(entry, dict)]
+        source = next((entry.get("template") for entry in named if entry.get("name") == "default"), None)
     if not isinstance(source, str):
         raise IntegrityError(f"{folder} has no chat template: a base model cannot hold a conversation")
     return source
 
 
 def _compile(source: str) -> Any:
-    """A template in the sandbox that transformers uses too: a checkpoint's template is a stranger's program."""
+    """A template in a sandbox (it is a stranger's program) with what transformers' chat_template_utils.py gives it."""
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
     )
+    environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
     environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = lambda format_: datetime.now().strftime(format_)
     try:
         return environment.from_string(source)
     except TemplateError as error:
         raise IntegrityError(f"the model's chat template is damaged: {error}") from error
+
+
+class _Generation(Extension):
+    """{% generation %} marks the assistant's words for training; here only the words count."""
+
+    tags: ClassVar = {"generation"}
+
+    def parse(self, parser: Parser) -> list[Node]:
+        """Leave the tag out and keep what it encloses."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 def _raise_exception(message: str) -> None:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+
 from smolvlm_edge.export import export_checkpoint
 from smolvlm_edge.quantize import RECIPES
 

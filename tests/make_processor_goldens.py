@@ -19,7 +19,7 @@ import torch
 import transformers
 from PIL import Image, ImageOps, features
 from released_files import unpack
-from sample_pictures import LOSSY, PICTURES, SETTINGS, Picture, golden_cases, rgb
+from sample_pictures import LOSSY, PICTURES, SETTINGS, Picture, golden_cases, resize_fingerprint, rgb
 from sample_prompts import PROMPTS, Conversation
 from transformers import Idefics3ImageProcessorPil, Idefics3Processor, SmolVLMImageProcessorPil
 from transformers.generation import (
@@ -87,6 +87,8 @@ def reference_ids(conversation: Conversation) -> list[int]:
     output = processor()(
         text=text, images=[pictures], size={"longest_edge": longest_edge}, max_image_size={"longest_edge": 16}
     )
+    tiles = sum(rows * columns + 1 for rows, columns in grids)
+    assert output["pixel_values"].shape[1] == tiles, "the pictures did not give the wished grids"
     return output["input_ids"][0]
 
 
@@ -146,6 +148,7 @@ def image_goldens() -> dict[str, Any]:
     codecs = {name: features.version(name) for name in ("libjpeg_turbo", "webp")}
     return {
         "made_with": f"transformers {transformers.__version__}, Idefics3ImageProcessorPil",
+        "resize_fingerprint": resize_fingerprint(),
         "codecs": {"pillow": PIL.__version__, **codecs},
         "lossy": sorted(LOSSY),
         "cases": cases,

@@ -12,11 +12,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from command import assert_fails, smol_edge
-from smolvlm_edge.export import export_checkpoint
-from smolvlm_edge.quantize import RECIPES
 
 from smolvlm_edge.bundle import GRAPHS, Bundle
 from smolvlm_edge.cli.export import Quant
+from smolvlm_edge.export import export_checkpoint
+from smolvlm_edge.quantize import RECIPES
 
 ACCIDENT = """
 import os, signal

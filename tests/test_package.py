@@ -28,7 +28,11 @@ def test_nothing_but_the_package_lands_in_site_packages(wheel: Path) -> None:
 
 def test_every_module_of_the_repository_is_in_the_wheel(wheel: Path) -> None:
     packed = set(zipfile.ZipFile(wheel).namelist())
-    for folder, package in (("smolvlm_edge", "smolvlm_edge"), ("export", "smolvlm_edge/export"), ("quantize", "smolvlm_edge/quantize")):
+    for folder, package in (
+        ("smolvlm_edge", "smolvlm_edge"),
+        ("export", "smolvlm_edge/export"),
+        ("quantize", "smolvlm_edge/quantize"),
+    ):
         for path in (ROOT / folder).rglob("*.py"):
             assert f"{package}/{path.relative_to(ROOT / folder).as_posix()}" in packed
     assert "smolvlm_edge/py.typed" in packed

@@ -10,10 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from smolvlm_edge.export import export_checkpoint
-from smolvlm_edge.quantize import RECIPES
 
 from smolvlm_edge import SmolVLM
+from smolvlm_edge.export import export_checkpoint
+from smolvlm_edge.quantize import RECIPES
 
 pytestmark = [
     pytest.mark.parity,

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from smolvlm_edge.quantize import RECIPES, Format, Recipe, round_blocks, round_rows
-from smolvlm_edge.quantize.packing import pack_codes, pack_gather_block_quantized, pack_matmul_nbits
 
 from smolvlm_edge.graphs.onnxruntime import ort
+from smolvlm_edge.quantize import RECIPES, Format, Recipe, round_blocks, round_rows
+from smolvlm_edge.quantize.packing import pack_codes, pack_gather_block_quantized, pack_matmul_nbits
 
 matrices = arrays(
     np.float32,
@@ -61,14 +61,14 @@ def test_asymmetric_codes_of_a_known_row() -> None:
     assert rounded.zero_points.tolist() == [[5]]
 
 
-@pytest.mark.parametrize(
-    ("bits", "expected"), [(8, [1, 2, 3]), (4, [0x21, 0x03]), (2, [0b00_11_10_01])]
-)
+@pytest.mark.parametrize(("bits", "expected"), [(8, [1, 2, 3]), (4, [0x21, 0x03]), (2, [0b00_11_10_01])])
 def test_earlier_codes_take_the_lower_bits(bits: int, expected: list[int]) -> None:
     assert pack_codes(np.array([1, 2, 3], np.uint8), bits).tolist() == expected
 
 
-def run_node(op_type: str, inputs: dict[str, np.ndarray], feeds: dict[str, np.ndarray], **attributes: int) -> np.ndarray:
+def run_node(
+    op_type: str, inputs: dict[str, np.ndarray], feeds: dict[str, np.ndarray], **attributes: int
+) -> np.ndarray:
     """One operator of ONNX Runtime's own on the given weights."""
 
     def value(name: str, array: np.ndarray) -> ir.Value:

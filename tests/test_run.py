@@ -60,7 +60,10 @@ def test_json_has_text_counts_and_timings(bundle: Path, picture: Path) -> None:
 def test_a_picture_from_stdin(bundle: Path, picture: Path) -> None:
     options = ("--model", bundle, "--max-tokens", "6")
     patch = f"import io; sys.stdin = io.TextIOWrapper(open({str(picture)!r}, 'rb'))"
-    assert smol_edge("run", "-", QUESTION, *options, patch=patch).stdout == smol_edge("run", picture, QUESTION, *options).stdout
+    assert (
+        smol_edge("run", "-", QUESTION, *options, patch=patch).stdout
+        == smol_edge("run", picture, QUESTION, *options).stdout
+    )
 
 
 def test_the_model_may_come_from_the_environment(bundle: Path) -> None:

@@ -1,9 +1,8 @@
 """last_hidden_state -> image_features: pixel shuffle and projection into the decoder's space."""
 
+from smolvlm_edge.config import ModelConfig
 from smolvlm_edge.export.checkpoint import Checkpoint
 from smolvlm_edge.export.targets import GraphBuilder
-
-from smolvlm_edge.config import ModelConfig
 
 
 def connector(graph: GraphBuilder, checkpoint: Checkpoint, config: ModelConfig) -> None:

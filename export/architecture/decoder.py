@@ -2,11 +2,10 @@
 
 from dataclasses import replace
 
+from smolvlm_edge.config import ModelConfig
 from smolvlm_edge.export.architecture.embedding import token_table
 from smolvlm_edge.export.checkpoint import Checkpoint, Weight, concatenate
 from smolvlm_edge.export.targets import GraphBuilder, Value
-
-from smolvlm_edge.config import ModelConfig
 
 PREFIX = "model.text_model"
 

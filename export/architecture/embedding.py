@@ -1,9 +1,8 @@
 """input_ids -> inputs_embeds: the token table."""
 
+from smolvlm_edge.config import ModelConfig
 from smolvlm_edge.export.checkpoint import Checkpoint, Weight
 from smolvlm_edge.export.targets import GraphBuilder
-
-from smolvlm_edge.config import ModelConfig
 
 
 def token_table(checkpoint: Checkpoint, config: ModelConfig) -> Weight:

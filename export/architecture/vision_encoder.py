@@ -1,9 +1,8 @@
 """pixel_values -> last_hidden_state: the SigLIP tower."""
 
+from smolvlm_edge.config import ModelConfig
 from smolvlm_edge.export.checkpoint import Checkpoint
 from smolvlm_edge.export.targets import GraphBuilder, Value
-
-from smolvlm_edge.config import ModelConfig
 
 PREFIX = "model.vision_model"
 

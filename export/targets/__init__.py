@@ -7,9 +7,8 @@ architecture decides nothing but the model; adding a target must not touch `arch
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 
-from smolvlm_edge.export.checkpoint import Weight
-
 from smolvlm_edge.config import TextConfig
+from smolvlm_edge.export.checkpoint import Weight
 
 Value = Any
 """A tensor inside the graph being built; opaque to the architecture."""

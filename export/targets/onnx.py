@@ -12,11 +12,11 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+
+from smolvlm_edge.config import TextConfig
 from smolvlm_edge.export.checkpoint import Weight
 from smolvlm_edge.quantize import Recipe, round_blocks, round_rows
 from smolvlm_edge.quantize.packing import pack_gather_block_quantized, pack_matmul_nbits
-
-from smolvlm_edge.config import TextConfig
 
 OPSETS = {"": 21, "com.microsoft": 1}
 IR_VERSION = 10
@@ -118,11 +118,10 @@ class OnnxGraphBuilder:
         )
 
     def _linear_rows(self, name: str, x: ir.Value, weight: Weight) -> ir.Value:
-        """X / m -> DynamicQuantizeMatMul -> * m, where m is each token's largest magnitude.
+        """Quantise activations with one scale per token: x / m -> DynamicQuantizeMatMul -> * m.
 
-        The operator has one activation scale per tensor. Once every token is divided by its own largest
-        magnitude, that one scale is exact for each of them: this is one scale per row, at the speed of
-        the fused kernel.
+        The operator itself has one activation scale per tensor. Once every token is divided by m, its own
+        largest magnitude, that one scale is exact for each of them, at the speed of the fused kernel.
         """
         rounded = round_rows(weight.load())
         magnitude = self._node(f"{name}/max", "Abs", [x])

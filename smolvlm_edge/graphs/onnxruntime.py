@@ -124,6 +124,8 @@ def _session(path: Path, threads: int) -> ort.InferenceSession:
     options.intra_op_num_threads = threads
     options.log_severity_level = ERRORS_ONLY
     options.enable_mem_pattern = False  # a plan of the buffers ahead holds 40 MB more for a tile and gains no time
+    # without VNNI, sums of unsigned times signed bytes overflow; this makes the weights unsigned on such processors
+    options.add_session_config_entry("session.x64quantprecision", "1")
     # the fused operator is slower than the two that it replaces (see export/targets/onnx.py)
     options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
     try:
