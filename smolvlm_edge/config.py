@@ -156,6 +156,10 @@ class ImageConfig:
         for step in ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"):
             if not config.values.get(step, True):
                 raise UnsupportedModelError(f"preprocessor_config.json: {step}=false is not supported")
+        if config.integer("resample", 1) not in range(6):
+            raise IntegrityError(
+                f"preprocessor_config.json: resample {config.values['resample']} is no filter of Pillow"
+            )
         return cls(
             longest_edge=config.section("size").integer("longest_edge"),
             tile_size=config.section("max_image_size").integer("longest_edge"),

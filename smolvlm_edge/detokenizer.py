@@ -27,18 +27,22 @@ class Detokenizer:
         """Add a token; return the text that is certain now."""
         self._new.append(token)
         self._pending += self._added(keep_unfinished=True)
-        places = [self._pending.find(text) for text in self._stop]
-        if found := [place for place in places if place >= 0]:
-            self.stopped = True
-            return self._take(min(found))
-        return self._take(len(self._pending) - self._undecided())
+        return self._released(len(self._pending) - self._undecided())
 
     def flush(self) -> str:
         """The rest of the text, once the last token was added."""
         if self.stopped:
             return ""
         self._pending += self._added(keep_unfinished=False)
-        return self._take(len(self._pending))
+        return self._released(len(self._pending))
+
+    def _released(self, certain: int) -> str:
+        """The first `certain` characters that wait, or those before a stop string."""
+        places = [self._pending.find(text) for text in self._stop]
+        if found := [place for place in places if place >= 0]:
+            self.stopped, certain = True, min(found)
+        text, self._pending = self._pending[:certain], self._pending[certain:]
+        return text
 
     def _added(self, *, keep_unfinished: bool) -> str:
         """What the new tokens add to the text; nothing as long as it ends in half a character."""
@@ -48,10 +52,6 @@ class Detokenizer:
             return ""
         self._known, self._new = self._new, []
         return text[len(before) :]
-
-    def _take(self, length: int) -> str:
-        text, self._pending = self._pending[:length], self._pending[length:]
-        return text
 
     def _undecided(self) -> int:
         """Length of the longest end of the text that begins a stop string."""

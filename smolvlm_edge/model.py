@@ -41,8 +41,8 @@ class GenerateOptions(TypedDict, total=False):
     min_p: float
     repetition_penalty: float
     seed: int | None
-    stop: Sequence[str]
-    """Texts that end the answer; they are not part of it."""
+    stop: str | Sequence[str]
+    """One text or several that end the answer; they are not part of it."""
     split: bool | None
     """Whether to cut pictures into tiles; None leaves it to the checkpoint."""
     longest_edge: int | None
@@ -172,13 +172,14 @@ class SmolVLM:
 
             choose = Sampler(sampling, input_ids)
             eos_token_ids = self.bundle.model.eos_token_ids
-            detokenizer = Detokenizer(self.prompt_encoder.tokenizer, options.get("stop", ()))
+            stop = options.get("stop", ())
+            detokenizer = Detokenizer(self.prompt_encoder.tokenizer, [stop] if isinstance(stop, str) else stop)
             tokens = decode(decoder, embed_tokens, logits, choose, eos_token_ids, max_tokens)
             for count, token in enumerate(tokens, start=1):
                 text = detokenizer.push(token)
-                finish_reason = _finish_reason(token in eos_token_ids or detokenizer.stopped, count == max_tokens)
-                if finish_reason:
+                if token in eos_token_ids or count == max_tokens:
                     text += detokenizer.flush()
+                finish_reason = _finish_reason(token in eos_token_ids or detokenizer.stopped, count == max_tokens)
                 timings = clock.timings(
                     tiles=sum(map(len, tiles)), prompt_tokens=len(input_ids), generated_tokens=count
                 )

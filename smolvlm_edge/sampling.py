@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from smolvlm_edge.errors import RequestError
+from smolvlm_edge.errors import EngineError, RequestError
 
 Logits = npt.NDArray[np.float32]
+LOWEST_TEMPERATURE = 1e-6  # below, the likeliest token is certain and float32 overflows
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Sampling:
             "top_k must be 0 or more": self.top_k >= 0,
             "top_p must be above 0 and at most 1": 0 < self.top_p <= 1,
             "min_p must be from 0 to 1": 0 <= self.min_p <= 1,
-            "repetition_penalty must be above 0": self.repetition_penalty > 0,
+            "repetition_penalty must be above 0 and finite": 0 < self.repetition_penalty < float("inf"),
             "seed must be 0 or more": self.seed is None or self.seed >= 0,
         }
         for rule, holds in checks.items():
@@ -53,7 +54,13 @@ class Sampler:
         self._seen = set(prompt_ids.tolist())
 
     def __call__(self, logits: Logits) -> int:
-        """The next token id."""
+        """The next token id.
+
+        Raises:
+            EngineError: The logits are not numbers.
+        """
+        if np.isnan(logits).any():
+            raise EngineError("the model computed NaN instead of numbers: its weights are damaged or overflow")
         token = self._choose(logits)
         self._seen.add(token)
         return token
@@ -62,7 +69,7 @@ class Sampler:
         sampling = self.sampling
         if sampling.repetition_penalty != 1:
             logits = penalise(logits, list(self._seen), sampling.repetition_penalty)
-        if sampling.temperature == 0:
+        if sampling.temperature < LOWEST_TEMPERATURE:
             return int(logits.argmax())
         logits = logits / np.float32(sampling.temperature)
         logits = keep_top_k(logits, sampling.top_k)
@@ -93,7 +100,7 @@ def keep_top_p(logits: Logits, p: float) -> Logits:
     if p >= 1:
         return logits
     order = np.argsort(logits, kind="stable")
-    below = np.cumsum(softmax(logits[order])) <= 1 - p
+    below = np.cumsum(softmax(logits[order]), dtype=np.float64).astype(np.float32) <= 1 - p
     below[-1] = False
     kept = logits.copy()
     kept[order[below]] = -np.inf

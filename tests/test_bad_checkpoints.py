@@ -161,6 +161,11 @@ def test_tiles_of_another_size(checkpoint: Path) -> None:
     assert_export_fails(checkpoint, 4, "128")
 
 
+def test_unknown_resampling_filter(checkpoint: Path) -> None:
+    edit_json(checkpoint / "preprocessor_config.json", resample=9)
+    assert_export_fails(checkpoint, 4, "resample")
+
+
 def test_no_tokenizer(checkpoint: Path) -> None:
     (checkpoint / "tokenizer.json").unlink()
     assert_export_fails(checkpoint, 4, "tokenizer.json")

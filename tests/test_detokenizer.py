@@ -155,6 +155,14 @@ def test_what_only_begins_like_a_stop_string_is_released() -> None:
     assert detokenizer.flush() == ""
 
 
+def test_a_stop_string_in_the_last_token_does_not_leak() -> None:
+    """The token holds a space and half a character, so its text is only decided at the end."""
+    token = 17097
+    assert tokenizer().decode([token]) == " \ufffd"
+
+    assert "".join(pieces([token], stop=[" "])) == ""
+
+
 def test_nothing_comes_out_after_a_stop_string() -> None:
     detokenizer = Detokenizer(tokenizer(), ["two"])
     ids = tokenizer().encode("one two three four").ids

@@ -179,6 +179,7 @@ def test_a_stop_string_ends_the_answer_before_itself(model: SmolVLM) -> None:
     answer = model.generate([], STORY, max_tokens=30, stop=[stop])
     assert answer.finish_reason == "stop"
     assert answer.text == text[: text.index(stop)]
+    assert model.generate([], STORY, max_tokens=30, stop=stop).text == answer.text, "one text need not be a list"
 
 
 def test_a_seed_repeats_a_sampled_answer(model: SmolVLM) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from smolvlm_edge import RequestError
+from smolvlm_edge import EngineError, RequestError
 from smolvlm_edge.sampling import (
     Sampler,
     Sampling,
@@ -280,3 +280,11 @@ def test_settings_at_their_bounds_are_fine(field: str, value: float) -> None:
     sampling = Sampling(**{"temperature": 1.0, field: value})
 
     assert draw(sampling, 1, log(*QUARTERS))[0] in range(4)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_no_numbers_are_an_error(temperature: float) -> None:
+    """Not a choice: argmax would silently take the first NaN for the likeliest token."""
+    sampler = Sampler(Sampling(temperature=temperature), np.array([], np.int64))
+    with pytest.raises(EngineError, match="NaN"):
+        sampler(logits(1, float("nan"), 2))
