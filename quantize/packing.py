@@ -8,6 +8,9 @@ import numpy.typing as npt
 
 from smolvlm_edge.quantize.rounding import BlockQuantized
 
+PackedBlocks = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.uint8] | None]
+"""Codes, scales and zero points; no zero points means the middle of the range everywhere."""
+
 
 def pack_codes(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
     """Pack codes below 2**bits along the last axis, the earlier code in the lower bits; odd ends are filled with 0."""
@@ -23,17 +26,13 @@ def pack_codes(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]
     return packed
 
 
-def pack_matmul_nbits(
-    weight: BlockQuantized,
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.uint8] | None]:
+def pack_matmul_nbits(weight: BlockQuantized) -> PackedBlocks:
     """B [rows, blocks, bytes], scales [rows, blocks] and zero points [rows, bytes] or None for MatMulNBits."""
     zero_points = None if weight.zero_points is None else pack_codes(weight.zero_points, weight.bits)
     return pack_codes(weight.codes, weight.bits), weight.scales, zero_points
 
 
-def pack_gather_block_quantized(
-    weight: BlockQuantized,
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.uint8] | None]:
+def pack_gather_block_quantized(weight: BlockQuantized) -> PackedBlocks:
     """Data [rows, bytes], scales [rows, blocks] and zero points or None for GatherBlockQuantized (axis 1 quantised)."""
     codes, scales, zero_points = pack_matmul_nbits(weight)
     used = -(-weight.columns * weight.bits // 8)  # the operator's table has no filling at the end of a row

@@ -15,8 +15,8 @@ import onnx_ir as ir
 
 from smolvlm_edge.config import TextConfig
 from smolvlm_edge.export.checkpoint import Weight
-from smolvlm_edge.quantize import Recipe, round_blocks, round_rows
-from smolvlm_edge.quantize.packing import pack_gather_block_quantized, pack_matmul_nbits
+from smolvlm_edge.quantize import BlockQuantized, Format, Recipe, round_blocks, round_rows
+from smolvlm_edge.quantize.packing import PackedBlocks, pack_gather_block_quantized, pack_matmul_nbits
 
 OPSETS = {"": 21, "com.microsoft": 1}
 IR_VERSION = 10
@@ -95,21 +95,16 @@ class OnnxGraphBuilder:
 
     def _linear_blocks(self, name: str, x: ir.Value, weight: Weight, bias: Weight | None) -> ir.Value:
         format_ = self.recipe.format_of(weight.name)
-        rounded = round_blocks(weight.load(), format_.bits, format_.block_size, symmetric=format_.symmetric)
-        codes, scales, zero_points = pack_matmul_nbits(rounded)
-        inputs = [
-            x,
-            self._weight(f"{weight.name}.codes", codes),
-            self._weight(f"{weight.name}.scales", scales),
-            None if zero_points is None else self._weight(f"{weight.name}.zero_points", zero_points),
-            None,  # group index
-            None if bias is None else self._weight(bias.name, bias.load()),
-        ]
-        rows, columns = weight.shape
+        group_index, rows, columns = None, *weight.shape
         return self._node(
             name,
             "MatMulNBits",
-            inputs,
+            [
+                x,
+                *self._blocks(weight, format_, pack_matmul_nbits),
+                group_index,
+                None if bias is None else self._weight(bias.name, bias.load()),
+            ],
             K=columns,
             N=rows,
             bits=format_.bits,
@@ -138,22 +133,27 @@ class OnnxGraphBuilder:
         format_ = self.recipe.format_of(table.name)
         if format_.kind != "blocks":
             return self._node(name, "Gather", [self._weight(table.name, table.load()), input_ids])
-        rounded = round_blocks(table.load(), format_.bits, format_.block_size, symmetric=format_.symmetric)
-        codes, scales, zero_points = pack_gather_block_quantized(rounded)
-        inputs = [
-            self._weight(f"{table.name}.codes", codes),
-            input_ids,
-            self._weight(f"{table.name}.scales", scales),
-            None if zero_points is None else self._weight(f"{table.name}.zero_points", zero_points),
-        ]
+        codes, scales, zero_points = self._blocks(table, format_, pack_gather_block_quantized)
         return self._node(
             name,
             "GatherBlockQuantized",
-            inputs,
+            [codes, input_ids, scales, zero_points],
             bits=format_.bits,
             block_size=format_.block_size,
             gather_axis=0,
             quantize_axis=1,
+        )
+
+    def _blocks(
+        self, weight: Weight, format_: Format, pack: Callable[[BlockQuantized], PackedBlocks]
+    ) -> tuple[ir.Value, ir.Value, ir.Value | None]:
+        """Codes, scales and zero points of a matrix, rounded block by block."""
+        rounded = round_blocks(weight.load(), format_.bits, format_.block_size, symmetric=format_.symmetric)
+        codes, scales, zero_points = pack(rounded)
+        return (
+            self._weight(f"{weight.name}.codes", codes),
+            self._weight(f"{weight.name}.scales", scales),
+            None if zero_points is None else self._weight(f"{weight.name}.zero_points", zero_points),
         )
 
     def patch_embedding(self, pixel_values: ir.Value, weight: Weight, bias: Weight, positions: Weight) -> ir.Value:
@@ -184,8 +184,8 @@ class OnnxGraphBuilder:
     ) -> tuple[ir.Value, ir.Value]:
         gamma = self._weight(weight.name, weight.load())
         if delta is None:
-            return self._node(name, "SimplifiedLayerNormalization", [x, gamma], domain="", axis=-1, epsilon=eps), x
-        normed, _, _, total = self._nodes_out(
+            return self._node(name, "SimplifiedLayerNormalization", [x, gamma], axis=-1, epsilon=eps), x
+        normed, _, _, total = self._node_with_outputs(
             name, "SkipSimplifiedLayerNormalization", [x, delta, gamma], outputs=4, epsilon=eps
         )
         return normed, total
@@ -224,7 +224,7 @@ class OnnxGraphBuilder:
         past_shape: list[int | str] = ["batch", text.num_key_value_heads, "past_sequence_length", text.head_dim]
         present_shape: list[int | str] = ["batch", text.num_key_value_heads, "present_sequence_length", text.head_dim]
         past = [self.input(f"past_key_values.{layer}.{part}", "float32", past_shape) for part in ("key", "value")]
-        attended, *present = self._nodes_out(
+        attended, *present = self._node_with_outputs(
             name,
             "GroupQueryAttention",
             [qkv, None, None, *past, self._seqlens_k, self._total_sequence_length, self._cos, self._sin],
@@ -260,29 +260,14 @@ class OnnxGraphBuilder:
 
     # -- nodes and weights --------------------------------------------------------------------------
 
-    def _node(
-        self,
-        name: str,
-        op_type: str,
-        inputs: Sequence[ir.Value | None],
-        domain: str | None = None,
-        **attributes: Any,
-    ) -> ir.Value:
-        return self._nodes_out(name, op_type, inputs, domain=domain, **attributes)[0]
+    def _node(self, name: str, op_type: str, inputs: Sequence[ir.Value | None], **attributes: Any) -> ir.Value:
+        return self._node_with_outputs(name, op_type, inputs, outputs=1, **attributes)[0]
 
-    def _nodes_out(
-        self,
-        name: str,
-        op_type: str,
-        inputs: Sequence[ir.Value | None],
-        *,
-        outputs: int = 1,
-        domain: str | None = None,
-        **attributes: Any,
+    def _node_with_outputs(
+        self, name: str, op_type: str, inputs: Sequence[ir.Value | None], *, outputs: int, **attributes: Any
     ) -> Sequence[ir.Value]:
         path = "/".join(["", *self._scopes, *name.split("."), op_type])
-        if domain is None:
-            domain = MICROSOFT if op_type in MICROSOFT_OPERATORS else ""
+        domain = MICROSOFT if op_type in MICROSOFT_OPERATORS else ""
         while inputs and inputs[-1] is None:
             inputs = inputs[:-1]
         node = ir.node(op_type, inputs, attributes, domain=domain, num_outputs=outputs, name=path)
