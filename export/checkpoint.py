@@ -5,6 +5,7 @@ file is closed again: a mapping that stayed open would count every page ever tou
 export.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,9 +76,9 @@ class Checkpoint:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    if (single := folder / SINGLE_FILE).is_file():
+    if os.path.isfile(single := folder / SINGLE_FILE):
         return [single]
-    if not (folder / INDEX_FILE).is_file():
+    if not os.path.isfile(folder / INDEX_FILE):
         raise ModelNotFoundError(
             f"{folder} holds no {SINGLE_FILE} and no {INDEX_FILE}: name the folder of a safetensors checkpoint"
         )
@@ -88,7 +89,7 @@ def _weight_files(folder: Path) -> list[Path]:
     for name in shards:
         if Path(name).name != name:
             raise IntegrityError(f"{folder / INDEX_FILE} names {name}, which lies outside the checkpoint folder")
-        if not (folder / name).is_file():
+        if not os.path.isfile(folder / name):
             raise IntegrityError(f"{folder / INDEX_FILE} names {name}, but that file is missing: download it again")
     return [folder / name for name in shards]
 
@@ -103,6 +104,8 @@ def _entries(file: Path) -> Iterator[tuple[str, _Entry]]:
 def _read(file: Path, name: str) -> npt.NDArray[np.float32]:
     with _opened(file) as tensors:
         tensor: npt.NDArray[np.float32] = tensors.get_tensor(name).astype(np.float32)
+    if not np.isfinite(tensor).all():
+        raise IntegrityError(f"{file}: tensor {name} holds NaN or infinity")
     return tensor
 
 

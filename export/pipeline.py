@@ -4,19 +4,21 @@ Everything is written to a hidden folder beside the output, which takes the outp
 complete: whatever stops an export, no half-written bundle is left behind.
 """
 
+import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from uuid import uuid4
 
 from smolvlm_edge.bundle import MANIFEST, TOKENIZER_FILES, write_manifest
-from smolvlm_edge.config import ImageConfig, ModelConfig
+from smolvlm_edge.config import ImageConfig, ModelConfig, read_json
 from smolvlm_edge.errors import ExportError, IntegrityError, ModelNotFoundError, RequestError
 from smolvlm_edge.export.architecture import GRAPHS
 from smolvlm_edge.export.checkpoint import Checkpoint
 from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder
+from smolvlm_edge.prompt import PromptEncoder
 from smolvlm_edge.quantize import RECIPES, Recipe
 
 Progress = Callable[[str, int, int], None]
@@ -53,15 +55,16 @@ def export_checkpoint(
         IntegrityError: The checkpoint is damaged, incomplete or contradicts itself.
         ExportError: The bundle could not be written.
     """
-    _check_output(out, force=force)
-    if not (checkpoint / "config.json").is_file():
+    target = out.resolve()  # what a symbolic link points at is replaced, not the link
+    _check_output(target, force=force)
+    if not os.path.isfile(checkpoint / "config.json"):
         raise ModelNotFoundError(f"{checkpoint} has no config.json: name the folder of a safetensors checkpoint")
     model, weights = ModelConfig.from_folder(checkpoint), Checkpoint(checkpoint)
     _check_image_size(checkpoint, model)
     try:
-        with _staged(out) as folder:
+        with _staged(target, force=force) as folder:
+            _copy_tokenizer_files(checkpoint, folder, model)
             _build_graphs(folder, weights, model, recipe, progress)
-            _copy_tokenizer_files(checkpoint, folder)
             source, revision = _source(checkpoint)
             producer = f"smol-edge {version('smol-edge')}"
             write_manifest(
@@ -74,16 +77,31 @@ def export_checkpoint(
             )
     except OSError as error:
         raise ExportError(f"cannot write {out}: {error.strerror or error} (nothing was left behind)") from error
+    except MemoryError as error:
+        raise ExportError(f"not enough memory to export {checkpoint} (nothing was left behind)") from error
     return out
 
 
 def _check_output(out: Path, *, force: bool) -> None:
-    if not out.exists():
+    if not os.path.lexists(out):
         return
     if not force:
         raise RequestError(f"{out} exists: choose another --out, or replace it with --force")
-    if not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise RequestError(f"{out} is no bundle, so --force does not replace it: choose another --out")
+    foreign = _foreign_file(out)
+    if foreign is not None:
+        raise RequestError(f"{out} is no bundle ({foreign}), so --force does not replace it: choose another --out")
+
+
+def _foreign_file(out: Path) -> str | None:
+    """What in the folder is no part of a bundle and would be lost with it; None if there is nothing."""
+    if not out.is_dir():
+        return "it is a file"
+    try:
+        files = read_json(out / MANIFEST).get("files") if (out / MANIFEST).is_file() else {}
+    except IntegrityError:
+        files = {}
+    known = {MANIFEST, *files} if isinstance(files, dict) else {MANIFEST}
+    return next((f"it holds {path.name}" for path in sorted(out.iterdir()) if path.name not in known), None)
 
 
 def _check_image_size(checkpoint: Path, model: ModelConfig) -> None:
@@ -115,12 +133,17 @@ def _build_graphs(
             builder.close()
 
 
-def _copy_tokenizer_files(checkpoint: Path, folder: Path) -> None:
+def _copy_tokenizer_files(checkpoint: Path, folder: Path, model: ModelConfig) -> None:
     for name in TOKENIZER_FILES:
-        if (checkpoint / name).is_file():
-            shutil.copyfile(checkpoint / name, folder / name)
+        if os.path.isfile(checkpoint / name):
+            try:
+                data = (checkpoint / name).read_bytes()
+            except OSError as error:
+                raise IntegrityError(f"{checkpoint / name} cannot be read: {error.strerror}") from error
+            (folder / name).write_bytes(data)
     if not (folder / "tokenizer.json").is_file():
         raise IntegrityError(f"{checkpoint} has no tokenizer.json: save the tokenizer of the model there")
+    PromptEncoder(folder, model)  # what the runtime would refuse is refused here
 
 
 def _source(checkpoint: Path) -> tuple[str, str | None]:
@@ -133,28 +156,31 @@ def _source(checkpoint: Path) -> tuple[str, str | None]:
 
 
 @contextmanager
-def _staged(out: Path) -> Iterator[Path]:
+def _staged(out: Path, *, force: bool) -> Iterator[Path]:
     """A hidden folder beside `out` that becomes `out` on success and vanishes on any failure."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+    made = [parent for parent in out.parents if not os.path.lexists(parent)]  # the innermost first
+    folder = out.parent / f".{out.name}.{uuid4().hex[:8]}.partial"
     try:
+        folder.mkdir(parents=True)
         yield folder
-        folder.chmod(0o755)  # mkdtemp makes it private
-        _move_into_place(folder, out)
+        _move_into_place(folder, out, force=force)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
+        for parent in made:
+            with suppress(OSError):
+                parent.rmdir()
         raise
 
 
-def _move_into_place(folder: Path, out: Path) -> None:
-    if not out.exists():
-        folder.rename(out)
+def _move_into_place(folder: Path, out: Path, *, force: bool) -> None:
+    if not (force and out.exists()):
+        folder.rename(out)  # fails if somebody has put something there in the meantime
         return
     replaced = folder.with_suffix(".replaced")
-    out.rename(replaced)
     try:
+        out.rename(replaced)
         folder.rename(out)
-    except OSError:
-        replaced.rename(out)
-        raise
-    shutil.rmtree(replaced)
+    finally:
+        if not out.exists():
+            replaced.rename(out)
+        shutil.rmtree(replaced, ignore_errors=True)

@@ -6,7 +6,7 @@ bundle.json, which names every file with its size and sha256.
 
 import hashlib
 import json
-from collections.abc import Iterable
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +16,7 @@ from smolvlm_edge.errors import IntegrityError, ModelNotFoundError
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.json"
-GRAPHS = ("vision_encoder", "connector", "embed_tokens", "decoder")
+GRAPH_NAMES = ("vision_encoder", "connector", "embed_tokens", "decoder")
 TOKENIZER_FILES = (
     "config.json",
     "generation_config.json",
@@ -62,8 +62,10 @@ class Bundle:
             ModelNotFoundError: No bundle in that folder.
             IntegrityError: The manifest is damaged or of a newer format, or a file is missing or cut off.
         """
-        if not (folder / MANIFEST).is_file():
-            hint = "it is a checkpoint: export it first" if (folder / "config.json").is_file() else "no bundle there"
+        if not os.path.isfile(folder / MANIFEST):
+            hint = (
+                "it is a checkpoint: export it first" if os.path.isfile(folder / "config.json") else "no bundle there"
+            )
             raise ModelNotFoundError(f"{folder} has no {MANIFEST} ({hint}); make one with: smol-edge export CHECKPOINT")
         manifest = read_json(folder / MANIFEST)
         version = manifest.get("format_version")
@@ -79,7 +81,7 @@ class Bundle:
                 folder=folder,
                 source=manifest["source"],
                 revision=manifest["revision"],
-                recipe=manifest["recipe"],
+                recipe={"name": manifest["recipe"]["name"], "rules": manifest["recipe"]["rules"]},
                 model=ModelConfig.from_dict(manifest["model"]),
                 files={name: FileEntry(**entry) for name, entry in manifest["files"].items()},
                 producer=manifest["producer"],
@@ -89,14 +91,18 @@ class Bundle:
         bundle._check_sizes()
         return bundle
 
-    def verify(self, names: Iterable[str] | None = None) -> None:
-        """Compare the sha256 of the named files, by default of all, with the manifest.
+    def verify(self) -> None:
+        """Compare the sha256 of every file with the manifest.
 
         Raises:
-            IntegrityError: A file has changed.
+            IntegrityError: A file has changed or cannot be read.
         """
-        for name in self.files if names is None else names:
-            if sha256(self.folder / name) != self.files[name].sha256:
+        for name, entry in self.files.items():
+            try:
+                unchanged = sha256(self.folder / name) == entry.sha256
+            except OSError as error:
+                raise IntegrityError(f"{self.folder / name} cannot be read: {error.strerror}") from error
+            if not unchanged:
                 raise IntegrityError(f"{self.folder / name} has changed since it was exported: export the model again")
 
     def graph_path(self, name: str) -> Path:
@@ -113,7 +119,11 @@ class Bundle:
                 raise IntegrityError(f"{self.folder / name} is missing: export the model again") from None
             if size != entry.size:
                 raise IntegrityError(f"{self.folder / name} has {size} bytes, not {entry.size}: export the model again")
-        missing = [name for name in GRAPHS if f"{name}.onnx" not in self.files]
+        read = {*TOKENIZER_FILES, *(f"{name}.onnx.data" for name in GRAPH_NAMES)} - self.files.keys()
+        for name in sorted(read):
+            if os.path.lexists(self.folder / name):
+                raise IntegrityError(f"{self.folder / name} is no part of the exported bundle: export the model again")
+        missing = [name for name in GRAPH_NAMES if f"{name}.onnx" not in self.files]
         if missing:
             raise IntegrityError(f"{self.folder / MANIFEST} names no {missing[0]}.onnx: export the model again")
 

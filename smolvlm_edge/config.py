@@ -7,6 +7,7 @@ default, that default stands here (transformers 5.23, Idefics3VisionConfig and L
 """
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Self
 from smolvlm_edge.errors import IntegrityError, UnsupportedModelError
 
 MODEL_TYPES = ("idefics3", "smolvlm")
+LARGEST = 1 << 20  # no size, count or token id of a model of this kind comes near it
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,9 @@ class ImageConfig:
             raise IntegrityError(
                 f"preprocessor_config.json: resample {config.values['resample']} is no filter of Pillow"
             )
+        image_std = config.triple("image_std")
+        if not min(image_std) > 0:
+            raise IntegrityError(f"preprocessor_config.json: image_std must be positive, not {list(image_std)}")
         return cls(
             longest_edge=config.section("size").integer("longest_edge"),
             tile_size=config.section("max_image_size").integer("longest_edge"),
@@ -167,7 +172,7 @@ class ImageConfig:
             resample=config.integer("resample", 1),
             rescale_factor=config.number("rescale_factor", 1 / 255),
             image_mean=config.triple("image_mean"),
-            image_std=config.triple("image_std"),
+            image_std=image_std,
         )
 
 
@@ -203,14 +208,14 @@ class _Section:
 
     def integer(self, key: str, default: int | None = None) -> int:
         value = self.values.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise IntegrityError(f"{self.place}: {key} must be a whole number, not {value!r}")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST:
+            raise IntegrityError(f"{self.place}: {key} must be a whole number up to {LARGEST}, not {str(value)[:20]}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
         value = self.values.get(key, default)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise IntegrityError(f"{self.place}: {key} must be a number, not {value!r}")
+        if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
+            raise IntegrityError(f"{self.place}: {key} must be a finite number, not {str(value)[:20]}")
         return float(value)
 
     def text(self, key: str) -> str:
@@ -235,6 +240,7 @@ class _Section:
 
 def _vision_config(section: _Section) -> VisionConfig:
     section.refuse("hidden_act", "gelu_pytorch_tanh")
+    section.refuse("num_channels", 3)
     config = VisionConfig(
         hidden_size=section.integer("hidden_size", 1152),
         intermediate_size=section.integer("intermediate_size", 3072),

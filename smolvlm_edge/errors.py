@@ -9,7 +9,7 @@
     ├── EngineError       (RuntimeError)  1   the inference engine is missing or refused a graph
     └── ExportError                       1   the bundle could not be written
 
-Exit code 0 means success and 130 an interrupt (Ctrl-C). Every message is one line that says what is
+Exit code 0 means success, 130 an interrupt (Ctrl-C) and 143 a termination. Every message is one line that says what is
 wrong and, where there is one, what to do next.
 """
 

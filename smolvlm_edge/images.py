@@ -16,6 +16,7 @@ from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,9 @@ FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA",
 """Formats that are decoded by a library in this process; EPS, for one, would start another program. Phones'
 MPO counts as JPEG."""
 MAX_PIXELS = 89_478_485  # Pillow's own bound: 256 MB as RGB
+MAX_FILE_BYTES = 256 << 20
 MAX_EDGE = 4096  # no resized picture is longer than this
+_warning_filters = Lock()  # they belong to the whole process
 PAGED_FORMATS = {"GIF", "PNG", "TIFF", "WEBP", "AVIF"}  # the second picture of an MPO photo is only a preview
 
 
@@ -165,7 +168,7 @@ def _decoding(name: object) -> Iterator[None]:
     Pillow's warnings are kept quiet: damaged metadata costs nobody the picture. The one of a picture above
     its bound becomes an error.
     """
-    with warnings.catch_warnings():
+    with _warning_filters, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:

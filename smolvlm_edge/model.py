@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal, Self, TypedDict, Unpack
+from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ FinishReason = Literal["stop", "length"]
 Memory = Literal["balanced", "low"]
 
 DEFAULT_MAX_TOKENS = 512
+MAX_THREADS = 1024
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -56,7 +57,8 @@ class Chunk:
     """A piece of an answer. The texts of all chunks, joined, are the answer."""
 
     text: str
-    """May be empty: a token need not complete a character."""
+    """May be empty: a token need not complete a character. The space that the family's answers begin with is
+    left out."""
     token_id: int
     finish_reason: FinishReason | None
     """`stop` at an end token or stop string, `length` at the longest answer; None before the last chunk."""
@@ -99,13 +101,18 @@ class SmolVLM:
             folder: The bundle.
             threads: Threads of the engine; by default as many as the processors this process may use.
             memory: `balanced` keeps every graph open once it was used. `low` closes the vision encoder before
-                the decoder opens, and the other way round: a third less memory, 0.2 s more per answer.
+                the decoder opens, and the other way round: less memory, for the time to open them again.
 
         Raises:
             ModelNotFoundError: No bundle in that folder.
             IntegrityError: The bundle is damaged or of a newer format.
             EngineError: The engine refuses a graph.
+            RequestError: An argument makes no sense.
         """
+        if memory not in get_args(Memory):
+            raise RequestError(f"memory must be one of {', '.join(get_args(Memory))}, not {memory!r}")
+        if threads is not None and not 1 <= threads <= MAX_THREADS:
+            raise RequestError(f"threads must be from 1 to {MAX_THREADS}")
         from smolvlm_edge.graphs.onnxruntime import OnnxRuntimeEngine  # noqa: PLC0415 - no engine before a model
 
         start = time.perf_counter()
@@ -175,10 +182,13 @@ class SmolVLM:
             stop = options.get("stop", ())
             detokenizer = Detokenizer(self.prompt_encoder.tokenizer, [stop] if isinstance(stop, str) else stop)
             tokens = decode(decoder, embed_tokens, logits, choose, eos_token_ids, max_tokens)
+            begun = False
             for count, token in enumerate(tokens, start=1):
                 text = detokenizer.push(token)
                 if token in eos_token_ids or count == max_tokens:
                     text += detokenizer.flush()
+                text = text if begun else text.lstrip()
+                begun = begun or bool(text)
                 finish_reason = _finish_reason(token in eos_token_ids or detokenizer.stopped, count == max_tokens)
                 timings = clock.timings(
                     tiles=sum(map(len, tiles)), prompt_tokens=len(input_ids), generated_tokens=count
@@ -188,7 +198,7 @@ class SmolVLM:
                     return
 
     def close(self) -> None:
-        """Free all graphs; the next question opens them again."""
+        """Free all graphs. An answer under way ends with an EngineError; the next question opens them again."""
         self._graphs.close()
 
     def __enter__(self) -> Self:
@@ -289,9 +299,12 @@ def _checked(prompt: str, options: GenerateOptions) -> tuple[Sampling, int]:
     """The sampling and the longest answer that were asked for, or a RequestError."""
     if not prompt.strip():
         raise RequestError("the prompt is empty: say what to do, for example 'describe'")
+    unknown = options.keys() - GenerateOptions.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"unknown option {min(unknown)!r}; see GenerateOptions")
     max_tokens, longest_edge = options.get("max_tokens", DEFAULT_MAX_TOKENS), options.get("longest_edge")
-    if max_tokens < 1:
-        raise RequestError("max_tokens must be 1 or more")
+    if not isinstance(max_tokens, int) or max_tokens < 1:
+        raise RequestError("max_tokens must be a whole number, 1 or more")
     if longest_edge is not None and not 1 <= longest_edge <= MAX_EDGE:
         raise RequestError(f"longest_edge must be from 1 to {MAX_EDGE}")
     known = {field.name for field in fields(Sampling)}
@@ -323,7 +336,7 @@ def _finish_reason(stopped: bool, longest: bool) -> FinishReason | None:
 
 
 def _available_cores() -> int:
-    """Processors that this process may use; taskset and containers leave it fewer than the machine has."""
+    """Processors that this process may use; taskset leaves it fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

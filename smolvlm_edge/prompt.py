@@ -71,9 +71,12 @@ class PromptEncoder:
         # a template that writes the start token itself must not get a second one from the tokenizer
         add_special_tokens = not (bos and text.startswith(bos))
         try:
-            return np.array(self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids, np.int64)
+            ids = self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         except TypeError:  # half of a surrogate pair
             raise RequestError("the prompt is no valid Unicode text") from None
+        if not ids:
+            raise RequestError("the model's chat template makes an empty prompt of this conversation")
+        return np.array(ids, np.int64)
 
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt text, one image token per picture."""
@@ -151,7 +154,7 @@ def _compile(source: str) -> Any:
     environment.globals["strftime_now"] = lambda format_: datetime.now().strftime(format_)
     try:
         return environment.from_string(source)
-    except TemplateError as error:
+    except (TemplateError, RecursionError) as error:
         raise IntegrityError(f"the model's chat template is damaged: {error}") from error
 
 

@@ -82,6 +82,32 @@ def test_missing_value_is_never_guessed(checkpoint: Path, key: str) -> None:
     assert_export_fails(checkpoint, 4, key)
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "value", "exit_code"),
+    [
+        ("text_config", "rope_theta", 10**400, 4),
+        ("text_config", "rope_theta", float("inf"), 4),
+        ("text_config", "max_position_embeddings", 10**15, 4),
+        ("vision_config", "num_channels", 1, 1),
+    ],
+)
+def test_values_out_of_reach(checkpoint: Path, section: str, key: str, value: float, exit_code: int) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    edit_json(checkpoint / "config.json", **{section: config[section] | {key: value}})
+    assert_export_fails(checkpoint, exit_code, key)
+
+
+def test_what_the_runtime_would_refuse_is_not_exported(checkpoint: Path) -> None:
+    edit_json(checkpoint / "preprocessor_config.json", image_std=[0, 0, 0])
+    assert_export_fails(checkpoint, 4, "image_std")
+    edit_json(checkpoint / "preprocessor_config.json", image_std=[0.5, 0.5, 0.5])
+    (checkpoint / "chat_template.jinja").write_text("{{ " + "(" * 4000 + "1" + ")" * 4000 + " }}")
+    assert_export_fails(checkpoint, 4, "chat template")
+    (checkpoint / "chat_template.jinja").unlink()
+    (checkpoint / "tokenizer_config.json").unlink()
+    assert_export_fails(checkpoint, 4, "tokenizer_config.json")
+
+
 def test_missing_tensor(checkpoint: Path) -> None:
     tensors = load_file(checkpoint / WEIGHTS)
     tensors.pop("model.text_model.layers.1.mlp.up_proj.weight")
@@ -103,6 +129,15 @@ def test_tensor_of_integers(checkpoint: Path) -> None:
     tensors[name] = np.zeros(tensors[name].shape, np.int8)
     save_file(tensors, checkpoint / WEIGHTS)
     assert_export_fails(checkpoint, 4, name, "I8")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers(checkpoint: Path, value: float) -> None:
+    tensors = load_file(checkpoint / WEIGHTS)
+    name = "model.text_model.layers.0.mlp.up_proj.weight"
+    tensors[name][3, 4] = value
+    save_file(tensors, checkpoint / WEIGHTS)
+    assert_export_fails(checkpoint, 4, name, "NaN")
 
 
 def test_missing_shard(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import assert_fails, smol_edge
@@ -17,8 +18,11 @@ def bundle(tiny_bundle, tmp_path: Path) -> Path:
 
 
 def edit_manifest(bundle: Path, **changes: object) -> None:
-    path = bundle / "bundle.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    (bundle / "bundle.json").write_text(json.dumps(manifest(bundle) | changes))
+
+
+def manifest(bundle: Path) -> dict[str, Any]:
+    return json.loads((bundle / "bundle.json").read_text())
 
 
 def assert_run_fails(bundle: Path, exit_code: int, *words: str) -> None:
@@ -44,6 +48,26 @@ def test_a_cut_off_file(bundle: Path) -> None:
     data = (bundle / "decoder.onnx.data").read_bytes()
     (bundle / "decoder.onnx.data").write_bytes(data[:-1])
     assert_run_fails(bundle, 4, "decoder.onnx.data")
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "generation_config.json"])
+def test_a_file_that_slipped_in(bundle: Path, name: str) -> None:
+    """A template beside the exported one would silently take its place."""
+    edit_manifest(bundle, files={key: value for key, value in manifest(bundle)["files"].items() if key != name})
+    (bundle / name).write_text("{}")
+    assert_run_fails(bundle, 4, name)
+
+
+def test_weights_that_the_manifest_does_not_vouch_for(bundle: Path) -> None:
+    files = manifest(bundle)["files"]
+    files.pop("decoder.onnx.data")
+    edit_manifest(bundle, files=files)
+    assert_run_fails(bundle, 4, "decoder.onnx.data")
+
+
+def test_other_files_do_not_disturb(bundle: Path) -> None:
+    (bundle / ".DS_Store").write_bytes(b"")
+    assert smol_edge("run", "Tell me a story.", "--model", bundle, "--max-tokens", "1").returncode == 0
 
 
 def test_a_newer_format(bundle: Path) -> None:
@@ -75,6 +99,7 @@ def test_a_manifest_that_makes_no_sense(bundle: Path, changes: dict[str, object]
 
 def test_no_bundle_there(tmp_path: Path, tiny_checkpoints: dict[str, Path]) -> None:
     assert_run_fails(tmp_path / "nowhere", 3, "nowhere", "smol-edge export")
+    assert_run_fails(tmp_path / ("x" * 300), 3, "smol-edge export")
     assert_run_fails(tiny_checkpoints["tiny-idefics3"], 3, "export it first")
 
 
@@ -104,8 +129,7 @@ def test_info(bundle: Path) -> None:
 
 def test_info_as_json_says_what_the_manifest_says(bundle: Path) -> None:
     report = json.loads(smol_edge("info", bundle, "--json").stdout)
-    manifest = json.loads((bundle / "bundle.json").read_text())
-    assert report == {key: value for key, value in manifest.items() if key != "format_version"}
+    assert report == {key: value for key, value in manifest(bundle).items() if key != "format_version"}
 
 
 def test_every_file_is_in_the_manifest_with_its_size(bundle: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import resource
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ import onnx_ir as ir
 import pytest
 from command import assert_fails, smol_edge
 
-from smolvlm_edge.bundle import GRAPHS, Bundle
+from smolvlm_edge import ExportError
+from smolvlm_edge.bundle import GRAPH_NAMES, Bundle
 from smolvlm_edge.cli.export import Quant
 from smolvlm_edge.export import export_checkpoint
 from smolvlm_edge.quantize import RECIPES
@@ -109,6 +111,65 @@ def test_an_interrupted_replacement_keeps_the_old_bundle(tiny_checkpoints: dict[
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_an_interrupt_between_the_two_renames_brings_the_old_bundle_back(
+    tiny_checkpoints: dict[str, Path], tmp_path: Path, monkeypatch
+) -> None:
+    out, checkpoint = tmp_path / "out", tiny_checkpoints["tiny-idefics3"]
+    export_checkpoint(checkpoint, out, RECIPES["fp32"])
+    before, rename = digests(out), Path.rename
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if self.suffix == ".partial":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export_checkpoint(checkpoint, out, RECIPES["int4"], force=True)
+    assert digests(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_appeared_during_the_export_is_kept(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def somebody_else(_graph: str, done: int, _total: int) -> None:
+        if done == 1:
+            out.mkdir()
+            (out / "mine.txt").write_text("do not lose")
+
+    with pytest.raises(ExportError):
+        export_checkpoint(tiny_checkpoints["tiny-idefics3"], out, progress=somebody_else)
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine.txt"]
+
+
+def test_force_keeps_a_folder_that_holds_more_than_a_bundle(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    out, checkpoint = tmp_path / "out", tiny_checkpoints["tiny-idefics3"]
+    export_checkpoint(checkpoint, out)
+    (out / "thesis.txt").write_text("do not lose")
+    assert_fails(smol_edge("export", checkpoint, "--out", out, "--force"), 2, "thesis.txt")
+    assert (out / "thesis.txt").is_file()
+
+
+def test_force_through_a_symbolic_link_replaces_what_it_points_at(
+    tiny_checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    real, link, checkpoint = tmp_path / "real", tmp_path / "link", tiny_checkpoints["tiny-idefics3"]
+    export_checkpoint(checkpoint, real, RECIPES["fp32"])
+    link.symlink_to(real)
+    assert smol_edge("export", checkpoint, "--out", link, "--force").returncode == 0
+    assert link.is_symlink()
+    assert Bundle.open(real).recipe["name"] == "int4"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+
+
+def test_parents_made_for_a_failed_export_vanish_too(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    checkpoint = shutil.copytree(tiny_checkpoints["tiny-idefics3"], tmp_path / "checkpoint")
+    (checkpoint / "tokenizer.json").unlink()
+    assert smol_edge("export", checkpoint, "--out", tmp_path / "a" / "b" / "out").returncode == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_FSIZE")
 def test_a_full_disk(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
     """A bound on file size fails a write in the middle, as a full disk does."""
@@ -127,6 +188,7 @@ def test_an_unwritable_place(tiny_checkpoints: dict[str, Path], tmp_path: Path) 
     (tmp_path / "file").write_text("")
     result = smol_edge("export", tiny_checkpoints["tiny-idefics3"], "--out", tmp_path / "file" / "out")
     assert_fails(result, 1, "cannot write")
+    assert_fails(smol_edge("export", tiny_checkpoints["tiny-idefics3"], "--out", "x" * 300), 1, "cannot write")
 
 
 def test_source_and_revision_of_a_hub_snapshot(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
@@ -149,7 +211,7 @@ def test_graphs_are_readable(tiny_bundle, name: str) -> None:
 @pytest.mark.parametrize("quant", ["int8", "int4"])
 def test_every_block_quantised_product_has_a_packed_kernel(tiny_bundle, quant: str) -> None:
     """Without accuracy_level 4, 8-bit MatMulNBits unpacks its whole matrix on every call."""
-    for name in GRAPHS:
+    for name in GRAPH_NAMES:
         for node in ir.load(tiny_bundle("tiny-idefics3", quant) / f"{name}.onnx").graph:
             if node.op_type == "MatMulNBits":
                 assert node.attributes["accuracy_level"].as_int() == 4
@@ -157,7 +219,7 @@ def test_every_block_quantised_product_has_a_packed_kernel(tiny_bundle, quant: s
 
 def test_heads_and_tables_of_int4_stay_int8(tiny_bundle) -> None:
     bits = {}
-    for name in GRAPHS:
+    for name in GRAPH_NAMES:
         for node in ir.load(tiny_bundle("tiny-idefics3", "int4") / f"{name}.onnx").graph:
             if "bits" in node.attributes:
                 bits[f"{name}{node.name}"] = node.attributes["bits"].as_int()

@@ -4,6 +4,9 @@ import ast
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,8 @@ import pytest
 from command import assert_fails, smol_edge
 from PIL import Image
 
-from smolvlm_edge import ImageError, RequestError, SmolVLM
+from smolvlm_edge import EngineError, ImageError, RequestError, SmolVLM
+from smolvlm_edge.timings import peak_rss_bytes
 
 QUESTION, STORY = "What is this?", "Tell me a story."
 
@@ -41,7 +45,7 @@ def test_the_answer_is_on_stdout_and_nothing_else(bundle: Path, picture: Path, m
     assert result.returncode == 0
     assert result.stderr == ""
     text = model.generate(picture, QUESTION, max_tokens=12).text
-    assert result.stdout.strip() == text.strip()
+    assert result.stdout == text + "\n"
 
 
 def test_json_has_text_counts_and_timings(bundle: Path, picture: Path) -> None:
@@ -76,6 +80,33 @@ def test_no_split_makes_one_tile(bundle: Path, picture: Path) -> None:
     assert json.loads(smol_edge("run", picture, QUESTION, "--no-split", *options).stdout)["tiles"] == 1
     assert json.loads(smol_edge("run", picture, QUESTION, "--longest-edge", "64", *options).stdout)["tiles"] == 1
     assert json.loads(smol_edge("run", picture, QUESTION, *options).stdout)["tiles"] > 1
+
+
+def test_a_terminal_that_cannot_show_a_character_shows_another(bundle: Path) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    result = smol_edge("run", STORY, "--model", bundle, "--max-tokens", "40", env=environment)
+    assert result.returncode == 0
+    assert "?" in result.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_cannot_be_written(bundle: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "smolvlm_edge.cli", "run", STORY, "--model", str(bundle)]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "No space left" in result.stderr
+
+
+def test_stdin_that_holds_no_picture(bundle: Path) -> None:
+    options = ("run", "-", QUESTION, "--model", bundle)
+    assert_fails(smol_edge(*options, stdin=subprocess.DEVNULL), 5, "empty")
+    assert_fails(smol_edge(*options, preexec_fn=lambda: os.close(0)), 5, "stdin is closed")
+    assert_fails(smol_edge("run", "-", "-", QUESTION, "--model", bundle), 2, "more than once")
+    patch = "import smolvlm_edge.images; smolvlm_edge.images.MAX_FILE_BYTES = 1 << 20"
+    with Path("/dev/zero").open() as endless:
+        assert_fails(smol_edge(*options, patch=patch, stdin=endless), 5, "more than")
 
 
 def test_help_names_an_example_and_the_exit_codes() -> None:
@@ -207,6 +238,35 @@ def test_an_object_that_still_answers_refuses_a_second_question(model: SmolVLM) 
         model.generate([], STORY)
     stream.close()
     assert model.generate([], STORY, max_tokens=2).timings.generated_tokens == 2
+
+
+def test_a_model_closed_during_an_answer_says_so(bundle: Path) -> None:
+    model = SmolVLM.load(bundle)
+    stream = model.stream([], STORY, max_tokens=4)
+    next(stream)
+    model.close()
+    with pytest.raises(EngineError, match="closed"):
+        next(stream)
+    assert model.generate([], STORY, max_tokens=2).timings.generated_tokens == 2
+
+
+def test_arguments_that_make_no_sense(bundle: Path, model: SmolVLM) -> None:
+    with pytest.raises(TypeError, match="max_new_tokens"):
+        model.generate([], STORY, max_new_tokens=3)
+    with pytest.raises(RequestError, match="max_tokens"):
+        model.generate([], STORY, max_tokens=2.5)
+    with pytest.raises(RequestError, match="balanced"):
+        SmolVLM.load(bundle, memory="lo")
+    with pytest.raises(RequestError, match="threads"):
+        SmolVLM.load(bundle, threads=0)
+
+
+def test_peak_memory_is_told_where_proc_does_not_tell_it(monkeypatch) -> None:
+    """Some sandboxes have a /proc without VmHWM."""
+    told = peak_rss_bytes()
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "Name: python\n")
+    assert told is not None
+    assert 0.5 < peak_rss_bytes() / told < 2
 
 
 def test_an_error_leaves_the_object_usable(model: SmolVLM, picture: Path) -> None:

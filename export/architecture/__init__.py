@@ -17,4 +17,4 @@ GRAPHS = {
     "decoder": decoder,
 }
 
-__all__ = ["GRAPHS", "connector", "decoder", "embed_tokens", "vision_encoder"]
+__all__ = ["GRAPHS"]

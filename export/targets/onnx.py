@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from smolvlm_edge.config import TextConfig
+from smolvlm_edge.errors import ExportError
 from smolvlm_edge.export.checkpoint import Weight
 from smolvlm_edge.quantize import BlockQuantized, Format, Recipe, round_blocks, round_rows
 from smolvlm_edge.quantize.packing import PackedBlocks, pack_gather_block_quantized, pack_matmul_nbits
@@ -116,7 +117,8 @@ class OnnxGraphBuilder:
         """Quantise activations with one scale per token: x / m -> DynamicQuantizeMatMul -> * m.
 
         The operator itself has one activation scale per tensor. Once every token is divided by m, its own
-        largest magnitude, that one scale is exact for each of them, at the speed of the fused kernel.
+        largest magnitude, that one scale fits each of them within a factor of two, at the speed of the fused
+        kernel.
         """
         rounded = round_rows(weight.load())
         magnitude = self._node(f"{name}/max", "Abs", [x])
@@ -131,7 +133,9 @@ class OnnxGraphBuilder:
 
     def embedding(self, name: str, input_ids: ir.Value, table: Weight) -> ir.Value:
         format_ = self.recipe.format_of(table.name)
-        if format_.kind != "blocks":
+        if format_.kind == "rows":
+            raise ExportError(f"recipe {self.recipe.name}: a token table cannot be stored in rows, only in blocks")
+        if format_.kind == "float32":
             return self._node(name, "Gather", [self._weight(table.name, table.load()), input_ids])
         codes, scales, zero_points = self._blocks(table, format_, pack_gather_block_quantized)
         return self._node(

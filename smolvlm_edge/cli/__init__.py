@@ -1,8 +1,11 @@
 """The `smol-edge` command: one file per subcommand, each of which parses, calls and prints."""
 
 import logging
+import os
 import signal
 import sys
+from contextlib import suppress
+from io import TextIOWrapper
 from typing import NoReturn
 
 import typer
@@ -29,11 +32,16 @@ def main() -> NoReturn:
     """Run the command line; every foreseen error is one line on stderr and a documented exit code."""
     signal.signal(signal.SIGTERM, _terminate)
     _show_notes()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that cannot show a character shows ? instead
+            stream.reconfigure(errors="replace")
     try:
         app()
     except SmolEdgeError as error:
-        _say(f"error: {error}")
+        _say(f"error: {' '.join(str(error).split())}")
         sys.exit(error.exit_code)
+    except OSError as error:
+        sys.exit(_unforeseen(error))
     except KeyboardInterrupt:
         sys.exit(_interrupted())
     except SystemExit as exit_:
@@ -41,6 +49,14 @@ def main() -> NoReturn:
             _interrupted()
         raise
     sys.exit(0)
+
+
+def _unforeseen(error: OSError) -> int:
+    """The system refused something, most likely stdout: give up on it, so that the exit does not try again."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    _say(f"error: {error.filename or 'output'}: {error.strerror or error}")
+    return 1
 
 
 def _interrupted() -> int:

@@ -1,6 +1,7 @@
 """`smol-edge export`."""
 
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from smolvlm_edge.errors import ExportError
+from smolvlm_edge.timings import peak_rss_bytes
 
 Quant = Literal["fp32", "int8", "int4"]
 
@@ -45,8 +47,9 @@ def export(
     size_bytes = sum(file.stat().st_size for file in out.iterdir())
     export_s = round(time.perf_counter() - start, 3)
     if as_json:
-        print(json.dumps({"out": str(out), "quant": quant, "size_bytes": size_bytes, "export_s": export_s}))
+        report = {"out": str(out), "quant": quant, "size_bytes": size_bytes, "export_s": export_s}
+        print(json.dumps({**report, "peak_rss_bytes": peak_rss_bytes()}))
         return
     print(out)
     print(f"{size_bytes / 1e6:.0f} MB in {export_s:.1f} s. Try it:", file=sys.stderr)
-    print(f"  smol-edge run photo.jpg 'Describe this image.' --model {out}", file=sys.stderr)
+    print(f"  smol-edge run photo.jpg 'Describe this image.' --model {shlex.quote(str(out))}", file=sys.stderr)

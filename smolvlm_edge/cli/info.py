@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from smolvlm_edge.bundle import GRAPHS, Bundle
+from smolvlm_edge.bundle import GRAPH_NAMES, Bundle
 
 
 def info(
@@ -26,7 +26,7 @@ def info(
         return
     table = Table("graph", "MB", box=None, pad_edge=False)
     table.columns[1].justify = "right"
-    for graph in GRAPHS:
+    for graph in GRAPH_NAMES:
         size = sum(entry.size for name, entry in bundle.files.items() if name.startswith(f"{graph}.onnx"))
         table.add_row(graph, f"{size / 1e6:.1f}")
     table.add_row("all files", f"{sum(entry.size for entry in bundle.files.values()) / 1e6:.1f}")
@@ -48,6 +48,8 @@ def info(
 
 
 def _width(width: dict[str, object]) -> str:
+    if width["kind"] == "float32":
+        return "float32"
     if width["kind"] == "rows":
         return "int8 weights with a scale per row, int8 activations with a scale per token"
     zero_point = "symmetric" if width["symmetric"] else "with zero points"

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from smolvlm_edge.errors import RequestError
-from smolvlm_edge.images import ImageSource
+from smolvlm_edge.errors import ImageError, RequestError
+from smolvlm_edge.images import MAX_FILE_BYTES, ImageSource
 from smolvlm_edge.model import DEFAULT_MAX_TOKENS, Chunk, SmolVLM
 
 
@@ -38,10 +38,10 @@ def run(
     Example: smol-edge run photo.jpg "Describe this image." --model ./smolvlm-256m-int4
     """
     if prompt == "-" or _is_file(prompt):
-        raise RequestError(
-            f"the last argument must be the prompt, but {prompt} is a picture: add one, as in 'describe'"
-        )
-    sources: list[ImageSource] = [sys.stdin.buffer.read() if image == "-" else image for image in images or []]
+        raise RequestError(f"the last argument must be the prompt, but {prompt} is a file: add one, as in 'describe'")
+    if images.count("-") > 1:
+        raise RequestError("only one picture can come from stdin, but - was given more than once")
+    sources: list[ImageSource] = [_stdin() if image == "-" else image for image in images]
     console = Console(stderr=True)
     columns = (TextColumn("tile"), BarColumn(), MofNCompleteColumn())
     with (
@@ -62,10 +62,18 @@ def run(
         ):
             progress.stop()  # the answer takes the bar's place
             if not as_json:
-                # the family's answers begin with a space
-                print(chunk.text if chunks else chunk.text.lstrip(), end="", flush=True)
+                print(chunk.text, end="", flush=True)
             chunks.append(chunk)
     print(_to_json(chunks) if as_json else "")
+
+
+def _stdin() -> bytes:
+    if sys.stdin is None:
+        raise ImageError("stdin is closed, so it holds no picture")
+    data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise ImageError(f"stdin holds more than the {MAX_FILE_BYTES >> 20} MB that a picture may take")
+    return data
 
 
 def _is_file(text: str) -> bool:

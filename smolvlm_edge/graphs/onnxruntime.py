@@ -20,7 +20,8 @@ from smolvlm_edge.errors import EngineError
 from smolvlm_edge.graphs import Floats
 
 CACHE_STEP = 256  # positions by which a cache grows
-ERRORS_ONLY = 3
+SILENT = 4  # an error arrives as an exception; the engine need not print it as well
+CLOSED = "the model was closed while it was answering"
 
 
 class OnnxRuntimeEngine:
@@ -47,8 +48,10 @@ class OnnxGraph:
 
     def __call__(self, array: npt.NDArray[np.generic]) -> Floats:
         """Run the graph on its only input."""
-        assert self._session is not None, "the graph was closed"
-        (output,) = _run(self._session.run, [self._output], {self._input: array})
+        session = self._session
+        if session is None:
+            raise EngineError(CLOSED)
+        (output,) = _run(session.run, [self._output], {self._input: array})
         return output
 
     def close(self) -> None:
@@ -67,7 +70,7 @@ class OnnxDecoder:
 
     def __init__(self, session: ort.InferenceSession) -> None:
         self._session: ort.InferenceSession | None = session
-        self._binding = session.io_binding()
+        self._binding: ort.IOBinding | None = session.io_binding()
         past = [node for node in session.get_inputs() if node.name.startswith("past_key_values.")]
         self._names = [(node.name, node.name.replace("past_key_values.", "present.")) for node in past]
         _, self._heads, _, self._head_dim = past[0].shape
@@ -84,17 +87,22 @@ class OnnxDecoder:
         """Make room for that many positions at once."""
         if length <= self._capacity:
             return
-        self._capacity = -(-length // CACHE_STEP) * CACHE_STEP
-        shape = (1, self._heads, self._capacity, self._head_dim)
+        if self._binding is None:
+            raise EngineError(CLOSED)
+        capacity = -(-length // CACHE_STEP) * CACHE_STEP
+        shape = (1, self._heads, capacity, self._head_dim)
         # empty: pages that no position has reached yet take no memory
-        caches = [np.empty(shape, np.float32) for _ in self._names]
+        try:
+            caches = [np.empty(shape, np.float32) for _ in self._names]
+        except MemoryError as error:
+            raise EngineError(f"not enough memory for a context of {length} tokens") from error
         for new, old in zip(caches, self._caches, strict=False):
             new[:, :, : self._length] = old[:, :, : self._length]
-        self._caches = caches
         for (past, present), cache in zip(self._names, caches, strict=True):
             value = ort.OrtValue.ortvalue_from_numpy(cache)
             self._binding.bind_ortvalue_input(past, value)
             self._binding.bind_ortvalue_output(present, value)
+        self._caches, self._capacity = caches, capacity
 
     def truncate(self, length: int) -> None:
         """Forget every position from `length` on."""
@@ -102,18 +110,20 @@ class OnnxDecoder:
 
     def __call__(self, inputs_embeds: Floats, logits_to_keep: int = 1) -> Floats:
         """Append positions [new positions, hidden]; return logits [logits_to_keep, vocab_size]."""
-        assert self._session is not None, "the decoder was closed"
+        session, binding = self._session, self._binding
+        if session is None or binding is None:
+            raise EngineError(CLOSED)
         total = self._length + len(inputs_embeds)
         self.reserve(total)
-        bind = self._binding.bind_cpu_input
+        bind = binding.bind_cpu_input
         bind("inputs_embeds", np.ascontiguousarray(inputs_embeds[None]))
         bind("logits_to_keep", np.array([logits_to_keep], np.int64))
         bind("seqlens_k", np.array([total - 1], np.int32))
         bind("total_sequence_length", np.array(total, np.int32))
-        self._binding.bind_output("logits")
-        _run(self._session.run_with_iobinding, self._binding)
+        binding.bind_output("logits")
+        _run(session.run_with_iobinding, binding)
         self._length = total
-        return self._binding.get_outputs()[-1].numpy()[0]
+        return binding.get_outputs()[-1].numpy()[0]
 
     def close(self) -> None:
         """Free the session and the cache."""
@@ -124,7 +134,7 @@ class OnnxDecoder:
 def _session(path: Path, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = ERRORS_ONLY
+    options.log_severity_level = SILENT
     options.enable_mem_pattern = False  # a plan of the buffers ahead holds 40 MB more for a tile and gains no time
     if _byte_products_overflow(platform.machine(), _processor_flags()):
         options.add_session_config_entry("session.x64quantprecision", "1")
