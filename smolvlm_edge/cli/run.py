@@ -1,6 +1,7 @@
 """`smol-edge run`."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +38,7 @@ def run(
 
     Example: smol-edge run photo.jpg "Describe this image." --model ./smolvlm-256m-int4
     """
-    if prompt == "-" or _is_file(prompt):
+    if prompt == "-" or os.path.isfile(prompt):
         raise RequestError(f"the last argument must be the prompt, but {prompt} is a file: add one, as in 'describe'")
     if images.count("-") > 1:
         raise RequestError("only one picture can come from stdin, but - was given more than once")
@@ -74,13 +75,6 @@ def _stdin() -> bytes:
     if len(data) > MAX_FILE_BYTES:
         raise ImageError(f"stdin holds more than the {MAX_FILE_BYTES >> 20} MB that a picture may take")
     return data
-
-
-def _is_file(text: str) -> bool:
-    try:
-        return Path(text).is_file()
-    except (OSError, ValueError):  # a long prompt is no possible name
-        return False
 
 
 def _to_json(chunks: list[Chunk]) -> str:
