@@ -250,6 +250,20 @@ def test_a_model_closed_during_an_answer_says_so(bundle: Path) -> None:
     assert model.generate([], STORY, max_tokens=2).timings.generated_tokens == 2
 
 
+@pytest.mark.parametrize("refusal", [OSError, AttributeError, TypeError])
+def test_a_system_whose_memory_cannot_be_trimmed_still_closes(bundle: Path, monkeypatch, refusal: type) -> None:
+    """Windows raises TypeError for a library without a name, other C libraries lack the function."""
+
+    def refuse(_name: None) -> None:
+        raise refusal
+
+    monkeypatch.setattr("ctypes.CDLL", refuse)
+    model = SmolVLM.load(bundle, memory="low")
+    expected = model.generate([], STORY, max_tokens=2).token_ids
+    model.close()
+    assert model.generate([], STORY, max_tokens=2).token_ids == expected
+
+
 def test_arguments_that_make_no_sense(bundle: Path, model: SmolVLM) -> None:
     with pytest.raises(TypeError, match="max_new_tokens"):
         model.generate([], STORY, max_new_tokens=3)

@@ -178,5 +178,5 @@ def _first_line(error: Exception) -> str:
 
 def _return_freed_memory() -> None:
     """Give freed memory back to the system: glibc would keep 60 MB of a closed vision encoder for itself."""
-    with suppress(OSError, AttributeError):  # not on glibc
+    with suppress(OSError, AttributeError, TypeError):  # not glibc; Windows has no library without a name
         ctypes.CDLL(None).malloc_trim(0)
