@@ -21,6 +21,7 @@ from smolvlm_edge.graphs import Decoder, Engine, Floats, Graph
 from smolvlm_edge.images import MAX_EDGE, ImageSource, Tiles, cut, open_image
 from smolvlm_edge.prompt import ContentPart, Message, PromptEncoder
 from smolvlm_edge.sampling import Sampler, Sampling
+from smolvlm_edge.store import default_model, locate
 from smolvlm_edge.timings import Clock, Timings
 
 FinishReason = Literal["stop", "length"]
@@ -94,11 +95,12 @@ class SmolVLM:
         self._busy = Lock()
 
     @classmethod
-    def load(cls, folder: str | Path, *, threads: int | None = None, memory: Memory = "balanced") -> Self:
-        """Open a bundle made by `smol-edge export`.
+    def load(cls, model: str | Path | None = None, *, threads: int | None = None, memory: Memory = "balanced") -> Self:
+        """Open a model.
 
         Args:
-            folder: The bundle.
+            model: A bundle made by `smol-edge export`, or `demo`, the demonstration model that comes with the
+                package; by default what the environment variable SMOL_EDGE_MODEL says, else `demo`.
             threads: Threads of the engine; by default as many as the processors this process may use.
             memory: `balanced` keeps every graph open once it was used. `low` closes the vision encoder before
                 the decoder opens, and the other way round: less memory, for the time to open them again.
@@ -116,13 +118,13 @@ class SmolVLM:
         from smolvlm_edge.graphs.onnxruntime import OnnxRuntimeEngine  # noqa: PLC0415 - no engine before a model
 
         start = time.perf_counter()
-        bundle = Bundle.open(Path(folder))
+        bundle = Bundle.open(locate(model or default_model()))
         bundle.verify()
-        model = cls(bundle, OnnxRuntimeEngine(threads or _available_cores()), memory)
+        vlm = cls(bundle, OnnxRuntimeEngine(threads or _available_cores()), memory)
         if memory == "balanced":
-            model._graphs.open_text()
-        model._load_ms = (time.perf_counter() - start) * 1000
-        return model
+            vlm._graphs.open_text()
+        vlm._load_ms = (time.perf_counter() - start) * 1000
+        return vlm
 
     def generate(
         self, images: ImageSource | Sequence[ImageSource], prompt: str, **options: Unpack[GenerateOptions]

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,17 +9,18 @@ from rich.console import Console
 from rich.table import Table
 
 from smolvlm_edge.bundle import GRAPH_NAMES, Bundle
+from smolvlm_edge.store import locate
 
 
 def info(
-    folder: Annotated[Path, typer.Argument(help="Bundle made by `smol-edge export`.")],
+    model: Annotated[str, typer.Argument(help="Bundle made by `smol-edge export`, or 'demo'.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what a bundle holds: graphs, sizes, widths, source.
 
     Example: smol-edge info ./smolvlm-256m-int4
     """
-    bundle = Bundle.open(folder)
+    bundle = Bundle.open(locate(model))
     if as_json:
         print(json.dumps({key: value for key, value in asdict(bundle).items() if key != "folder"}))
         return
@@ -30,17 +30,17 @@ def info(
         size = sum(entry.size for name, entry in bundle.files.items() if name.startswith(f"{graph}.onnx"))
         table.add_row(graph, f"{size / 1e6:.1f}")
     table.add_row("all files", f"{sum(entry.size for entry in bundle.files.values()) / 1e6:.1f}")
-    model = bundle.model
+    shape = bundle.model
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"source    {bundle.source}{f' @ {bundle.revision}' if bundle.revision else ''}", markup=False)
     console.print(f"made by   {bundle.producer}", markup=False)
     console.print(
-        f"model     {model.model_type}: {model.vision.num_hidden_layers} vision layers of {model.vision.hidden_size}, "
-        f"{model.text.num_hidden_layers} text layers of {model.text.hidden_size}, vocabulary {model.text.vocab_size}, "
-        f"context {model.text.max_position_embeddings}",
+        f"model     {shape.model_type}: {shape.vision.num_hidden_layers} vision layers of {shape.vision.hidden_size}, "
+        f"{shape.text.num_hidden_layers} text layers of {shape.text.hidden_size}, vocabulary {shape.text.vocab_size}, "
+        f"context {shape.text.max_position_embeddings}",
         markup=False,
     )
-    console.print(f"tile      {model.vision.image_size} pixels -> {model.image_seq_len} tokens", markup=False)
+    console.print(f"tile      {shape.vision.image_size} pixels -> {shape.image_seq_len} tokens", markup=False)
     console.print(f"recipe    {bundle.recipe['name']}", markup=False)
     for pattern, width in bundle.recipe["rules"]:
         console.print(f"          {pattern}: {_width(width)}", markup=False)

@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from smolvlm_edge.errors import ImageError, RequestError
 from smolvlm_edge.images import MAX_FILE_BYTES, ImageSource
 from smolvlm_edge.model import DEFAULT_MAX_TOKENS, Chunk, SmolVLM
+from smolvlm_edge.store import DEFAULT_VARIABLE
+
+DEMO_NOTE = (
+    "note: the bundled demonstration model knows drawn shapes, short texts and simple charts; "
+    "for photographs name an exported SmolVLM with --model"
+)
 
 
 def run(
@@ -20,7 +25,12 @@ def run(
         list[str], typer.Argument(default_factory=list, show_default=False, help="Pictures; - reads one from stdin.")
     ],
     prompt: Annotated[str, typer.Argument(help="What to do with them, for example 'describe'.")],
-    model: Annotated[Path, typer.Option(help="Bundle made by `smol-edge export`.", envvar="SMOL_EDGE_MODEL")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Bundle made by `smol-edge export`, or 'demo'.", envvar=DEFAULT_VARIABLE, show_default="demo"
+        ),
+    ] = None,
     max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = DEFAULT_MAX_TOKENS,
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes a sampled answer repeatable.")] = None,
@@ -36,6 +46,7 @@ def run(
 ) -> None:
     """Answer a prompt about pictures; without a picture, about nothing but the prompt.
 
+    Example: smol-edge run examples/shapes.png describe
     Example: smol-edge run photo.jpg "Describe this image." --model ./smolvlm-256m-int4
     """
     if prompt == "-" or os.path.isfile(prompt):
@@ -44,6 +55,8 @@ def run(
         raise RequestError("only one picture can come from stdin, but - was given more than once")
     sources: list[ImageSource] = [_stdin() if image == "-" else image for image in images]
     console = Console(stderr=True)
+    if model is None:
+        print(DEMO_NOTE, file=sys.stderr)
     columns = (TextColumn("tile"), BarColumn(), MofNCompleteColumn())
     with (
         SmolVLM.load(model, threads=threads, memory="low") as vlm,

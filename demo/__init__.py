@@ -1,0 +1,1 @@
+"""The demonstration model: its scenes, its bundle."""

@@ -1,0 +1,1 @@
+"""How the demonstration model was made. Not part of the wheel."""
