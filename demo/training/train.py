@@ -9,6 +9,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ PAGES = {
     "clock": 0.025,
 }
 STAGES = (
-    Stage("patches", 3600, 16, PAGES, learning_rate=2e-3, patch_loss=1.0, answer_loss=0.0),
+    Stage("patches", 2700, 16, PAGES, learning_rate=2e-3, patch_loss=1.0, answer_loss=0.0),
     Stage("answers, encoder at rest", 2000, 16, SCENES, learning_rate=2e-3, patch_loss=0.0, answer_loss=1.0),
     Stage("answers", 8000, 16, SCENES, learning_rate=1.5e-3, patch_loss=0.2, answer_loss=1.0),
 )
@@ -89,18 +90,17 @@ class Trainer:
             self._save()
 
     def _run_stage(self, stage: Stage) -> None:
-        sums: dict[str, float] = {}
+        recent: list[dict[str, float]] = []
         saved = started = time.monotonic()
         seed = self.stage * 1_000_000 + self.step  # a resumed run draws new scenes
         with Batches(self.folder, stage.weights, stage.scenes_per_batch, seed) as batches:
             while self.step < stage.steps:
-                for name, value in self._train(stage, next(batches)).items():
-                    sums[name] = sums.get(name, 0.0) + value / LOG_STEPS
+                recent.append(self._train(stage, next(batches)))
                 self.step += 1
                 now = time.monotonic()
                 if self.step % LOG_STEPS == 0:
-                    self._log(stage, self.seconds + now - started, sums)
-                    sums = {}
+                    self._log(stage, self.seconds + now - started, recent)
+                    recent.clear()
                 if now - saved > SAVE_SECONDS:
                     self.seconds += now - started
                     saved = started = now
@@ -158,9 +158,9 @@ class Trainer:
             torch.optim.AdamW(others, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0),
         ]
 
-    def _log(self, stage: Stage, seconds: float, sums: dict[str, float]) -> None:
+    def _log(self, stage: Stage, seconds: float, recent: list[dict[str, float]]) -> None:
         line = {"stage": stage.name, "step": self.step, "seconds": round(seconds)}
-        line |= {name: round(value, 4) for name, value in sums.items()}
+        line |= {name: round(fmean(measured[name] for measured in recent), 4) for name in recent[0]}
         print(json.dumps(line), flush=True)
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import typer
 
+from smolvlm_edge.cli.eval import evaluate
 from smolvlm_edge.cli.export import export
 from smolvlm_edge.cli.info import info
 from smolvlm_edge.cli.run import run
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.command()(export)
 app.command()(run)
+app.command("eval")(evaluate)
 app.command()(info)
 
 

@@ -9,10 +9,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from smolvlm_edge.cli.options import ModelOption, NoSplitOption, ThreadsOption
 from smolvlm_edge.errors import ImageError, RequestError
 from smolvlm_edge.images import MAX_FILE_BYTES, ImageSource
 from smolvlm_edge.model import DEFAULT_MAX_TOKENS, Chunk, SmolVLM
-from smolvlm_edge.store import DEFAULT_VARIABLE
 
 DEMO_NOTE = (
     "note: the bundled demonstration model knows drawn shapes, short texts and simple charts; "
@@ -25,19 +25,12 @@ def run(
         list[str], typer.Argument(default_factory=list, show_default=False, help="Pictures; - reads one from stdin.")
     ],
     prompt: Annotated[str, typer.Argument(help="What to do with them, for example 'describe'.")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Bundle made by `smol-edge export`, or 'demo'.", envvar=DEFAULT_VARIABLE, show_default="demo"
-        ),
-    ] = None,
+    model: ModelOption = None,
     max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = DEFAULT_MAX_TOKENS,
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes a sampled answer repeatable.")] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of the engine.", show_default="available processors")
-    ] = None,
-    no_split: Annotated[bool, typer.Option("--no-split", help="One tile per picture: faster, coarser.")] = False,
+    threads: ThreadsOption = None,
+    no_split: NoSplitOption = False,
     longest_edge: Annotated[
         int | None,
         typer.Option(help="Pixels of the longer side before splitting; fewer are faster.", show_default="the model's"),

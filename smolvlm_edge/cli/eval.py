@@ -1,0 +1,71 @@
+"""`smol-edge eval`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from smolvlm_edge.bundle import MANIFEST, Bundle, sha256
+from smolvlm_edge.cli.options import ModelOption, NoSplitOption, ThreadsOption
+from smolvlm_edge.errors import RequestError
+from smolvlm_edge.evaluation import ask_all
+from smolvlm_edge.evaluation.drawn import DEFAULT_COUNT, DEFAULT_SEED, drawn_questions
+from smolvlm_edge.evaluation.questions import Metric
+from smolvlm_edge.evaluation.results import header, open_results
+from smolvlm_edge.evaluation.tsv import file_questions
+from smolvlm_edge.model import SmolVLM
+from smolvlm_edge.store import default_model, locate
+from smolvlm_edge.timings import peak_rss_bytes
+
+
+def evaluate(
+    questions: Annotated[
+        Path | None, typer.Argument(help="VLMEvalKit TSV.", show_default="drawn scenes with questions")
+    ] = None,
+    model: ModelOption = None,
+    metric: Annotated[
+        Metric | None, typer.Option(help="How replies to the file are scored.", show_default="what fits its rows")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first N questions.", show_default=f"all; {DEFAULT_COUNT} drawn")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Which scenes are drawn.", show_default=str(DEFAULT_SEED))] = None,
+    results: Annotated[Path | None, typer.Option(help="JSON lines to keep replies in, and to continue from.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply.")] = 128,
+    threads: ThreadsOption = None,
+    no_split: NoSplitOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure how often a model is right: on drawn scenes, or on a file of questions with answers.
+
+    Example: smol-edge eval
+    Example: smol-edge eval MMStar.tsv --model ./smolvlm-256m-int4 --results mmstar.jsonl
+    """
+    folder, split = locate(model or default_model()), False if no_split else None
+    bundle = Bundle.open(folder)
+    if questions is None:
+        if metric is not None:
+            raise RequestError("--metric goes with a file of questions: drawn scenes are scored to the letter")
+        asked = drawn_questions(seed, limit, split)
+    else:
+        if seed is not None:
+            raise RequestError("--seed goes with drawn scenes: a file's questions are asked in its own order")
+        asked = file_questions(questions, metric, limit, split)
+    begin = header(sha256(folder / MANIFEST), asked.fingerprint, metric or "default", split, max_tokens)
+    console = Console(stderr=True)
+    columns = (TextColumn("question"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with (
+        open_results(results, begin) as kept,
+        SmolVLM.load(folder, threads=threads, memory="balanced") as vlm,
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
+    ):
+        task = progress.add_task("", total=asked.count)
+        report = ask_all(vlm, asked, kept, max_tokens, on_answer=lambda: progress.advance(task))
+    if as_json:
+        about = {"name": folder.resolve().name, "quant": bundle.recipe["name"]}
+        print(json.dumps({"model": about, **report.to_dict(), "peak_rss_bytes": peak_rss_bytes()}, ensure_ascii=False))
+    else:
+        Console(highlight=False, soft_wrap=True).print(report.table())
