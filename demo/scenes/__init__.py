@@ -5,16 +5,18 @@ the division a scene lies on, training or held out, follows from what is drawn, 
 do they share a word to read (texts.py).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from random import Random
 
 from smolvlm_edge.demo.scenes import changes, charts, clutter, shapes, texts
 from smolvlm_edge.demo.scenes.drawing import draw
 from smolvlm_edge.demo.scenes.scene import Question, Scene, Sketch
 
-__all__ = ["MAKERS", "Question", "Scene", "Sketch", "draw", "scenes"]
+__all__ = ["MAKERS", "Maker", "Question", "Scene", "Sketch", "draw", "scenes"]
 
-MAKERS: dict[str, Callable[..., Scene]] = {
+Maker = Callable[..., Scene]
+"""maker(random, held_out=...) makes up a scene."""
+MAKERS: Mapping[str, Maker] = {
     "describing": shapes.describing,
     "counting": shapes.counting,
     "reading": texts.reading,
@@ -28,11 +30,13 @@ MAKERS: dict[str, Callable[..., Scene]] = {
 }
 
 
-def scenes(seed: int, *, held_out: bool, weights: dict[str, float]) -> Iterator[Scene]:
+def scenes(
+    seed: int, *, held_out: bool, weights: Mapping[str, float], makers: Mapping[str, Maker] = MAKERS
+) -> Iterator[Scene]:
     """Scenes without end, by the makers named in `weights`."""
     random = Random(f"{seed}/{held_out}")
     names, shares = list(weights), list(weights.values())
     while True:
-        scene = MAKERS[random.choices(names, shares)[0]](random, held_out=held_out)
+        scene = makers[random.choices(names, shares)[0]](random, held_out=held_out)
         if scene.held_out == held_out:
             yield scene

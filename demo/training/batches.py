@@ -19,7 +19,7 @@ from smolvlm_edge.demo.training.pages import page
 from smolvlm_edge.images import cut
 from smolvlm_edge.prompt import PromptEncoder
 
-MAKERS["page"] = page
+TRAINING_MAKERS = {**MAKERS, "page": page}
 QUESTIONS = 6
 """Asked about one scene. They do not see each other, so each is like the only one."""
 READING = {"word", "string", "small text"}
@@ -142,7 +142,7 @@ def _photographed(random: Random, image: Image.Image) -> Image.Image:
 def _produce(queue: multiprocessing.Queue, folder: Path, weights: dict[str, float], count: int, seed: int) -> None:
     torch.set_num_threads(1)
     encoder, random = Encoder(folder), Random(f"training {seed}")
-    source = scenes(seed, held_out=False, weights=weights)
+    source = scenes(seed, held_out=False, weights=weights, makers=TRAINING_MAKERS)
     while True:
         several = [next(source) for _ in range(count * SORTED_BATCHES)]
         several.sort(key=_length)  # scenes of like length share a batch: less padding

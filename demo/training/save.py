@@ -10,15 +10,15 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from smolvlm_edge.demo.training import vocabulary
-from smolvlm_edge.demo.training.network import Size
 from smolvlm_edge.export import export_checkpoint
 from smolvlm_edge.quantize import RECIPES
 
 
 def write_checkpoint(run: Path, folder: Path) -> None:
     """Write an `idefics3` checkpoint in bfloat16."""
-    vocabulary.write(folder, Size())
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in run.glob("*.json"):
+        shutil.copyfile(file, folder / file.name)
     parameters = torch.load(run / "state.pt")["model"]
     tensors = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in parameters.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

@@ -65,7 +65,7 @@ PAGES = {
 }
 STAGES = (
     Stage("patches", 2700, 16, PAGES, learning_rate=2e-3, patch_loss=1.0, answer_loss=0.0),
-    Stage("answers, encoder at rest", 2000, 16, SCENES, learning_rate=2e-3, patch_loss=0.0, answer_loss=1.0),
+    Stage("answers, encoder at rest", 1500, 16, SCENES, learning_rate=2e-3, patch_loss=0.0, answer_loss=1.0),
     Stage("answers", 8000, 16, SCENES, learning_rate=1.5e-3, patch_loss=0.2, answer_loss=1.0),
 )
 
@@ -136,8 +136,9 @@ class Trainer:
             wanted = labels[:, i].flatten().long()
             there = wanted != UNKNOWN if name == "kind" else (wanted != UNKNOWN) & (wanted != 0)
             logits = head(features.flatten(0, 1)[there]).float()
-            measured[f"{name} loss"] = F.cross_entropy(logits, wanted[there])
-            measured[f"{name} right"] = (logits.argmax(-1) == wanted[there]).float().mean()
+            count = max(1, len(logits))  # a batch may have no text at all
+            measured[f"{name} loss"] = F.cross_entropy(logits, wanted[there], reduction="sum") / count
+            measured[f"{name} right"] = (logits.argmax(-1) == wanted[there]).sum() / count
         return measured
 
     def _answer_loss(self, features: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -200,7 +201,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     size = Size()
-    vocabulary.write(arguments.folder, size)
+    if not (arguments.folder / "config.json").exists():
+        vocabulary.write(arguments.folder, size)
     Trainer(arguments.folder, size).run()
 
 
