@@ -11,6 +11,7 @@ Importing this opens no engine; loading a model does, and opens no connection.
 """
 
 from smolvlm_edge.errors import (
+    DownloadError,
     EngineError,
     ExportError,
     ImageError,
@@ -26,6 +27,7 @@ from smolvlm_edge.timings import Timings
 __all__ = [
     "Answer",
     "Chunk",
+    "DownloadError",
     "EngineError",
     "ExportError",
     "GenerateOptions",

@@ -7,6 +7,7 @@
     ├── ImageError          (ValueError)  5   a picture that is missing, damaged, too large or no picture
     ├── UnsupportedModelError             1   a sound checkpoint of another architecture
     ├── EngineError       (RuntimeError)  1   the inference engine is missing or refused a graph
+    ├── DownloadError                     1   a model could not be fetched from the hub
     └── ExportError                       1   the bundle could not be written
 
 Exit code 0 means success, 130 an interrupt (Ctrl-C) and 143 a termination. Every message is one line that says what is
@@ -52,6 +53,10 @@ class UnsupportedModelError(SmolEdgeError):
 
 class EngineError(SmolEdgeError, RuntimeError):
     """The inference engine is missing, refused a graph or failed while running it."""
+
+
+class DownloadError(SmolEdgeError):
+    """A model could not be fetched from the hub; what has arrived is kept for the next try."""
 
 
 class ExportError(SmolEdgeError):

@@ -21,7 +21,7 @@ from smolvlm_edge.graphs import Decoder, Engine, Floats, Graph
 from smolvlm_edge.images import MAX_EDGE, ImageSource, Tiles, cut, open_image
 from smolvlm_edge.prompt import ContentPart, Message, PromptEncoder
 from smolvlm_edge.sampling import Sampler, Sampling
-from smolvlm_edge.store import default_model, locate
+from smolvlm_edge.store.bundles import DEFAULT_QUANT, locate
 from smolvlm_edge.timings import Clock, Timings
 
 FinishReason = Literal["stop", "length"]
@@ -95,19 +95,32 @@ class SmolVLM:
         self._busy = Lock()
 
     @classmethod
-    def load(cls, model: str | Path | None = None, *, threads: int | None = None, memory: Memory = "balanced") -> Self:
+    def load(
+        cls,
+        model: str | Path | None = None,
+        *,
+        quant: str = DEFAULT_QUANT,
+        offline: bool = False,
+        threads: int | None = None,
+        memory: Memory = "balanced",
+    ) -> Self:
         """Open a model.
 
         Args:
-            model: A bundle made by `smol-edge export`, or `demo`, the demonstration model that comes with the
-                package; by default what the environment variable SMOL_EDGE_MODEL says, else `demo`.
+            model: A bundle made by `smol-edge export`; `demo`, the demonstration model that comes with the package;
+                or a model's name (`smolvlm-256m`, `owner/name@revision`), whose bundle is looked for in the user's
+                cache and made there if need be: that downloads the checkpoint and needs the [export] extra. By
+                default what the environment variable SMOL_EDGE_MODEL says, else `demo`.
+            quant: Number format of a bundle that is looked for by name: `int4`, `int8` or `fp32`.
+            offline: Open no connection.
             threads: Threads of the engine; by default as many as the processors this process may use.
             memory: `balanced` keeps every graph open once it was used. `low` closes the vision encoder before
                 the decoder opens, and the other way round: less memory, for the time to open them again.
 
         Raises:
-            ModelNotFoundError: No bundle in that folder.
-            IntegrityError: The bundle is damaged or of a newer format.
+            ModelNotFoundError: No bundle in that folder, no model of that name, or not here and `offline`.
+            DownloadError: The checkpoint cannot be fetched.
+            IntegrityError: The bundle or the checkpoint is damaged, or the bundle is of a newer format.
             EngineError: The engine refuses a graph.
             RequestError: An argument makes no sense.
         """
@@ -118,7 +131,7 @@ class SmolVLM:
         from smolvlm_edge.graphs.onnxruntime import OnnxRuntimeEngine  # noqa: PLC0415 - no engine before a model
 
         start = time.perf_counter()
-        bundle = Bundle.open(locate(model or default_model()))
+        bundle = Bundle.open(locate(model, quant, offline=offline))
         bundle.verify()
         vlm = cls(bundle, OnnxRuntimeEngine(threads or _available_cores()), memory)
         if memory == "balanced":

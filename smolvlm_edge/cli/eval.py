@@ -9,7 +9,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from smolvlm_edge.bundle import MANIFEST, Bundle, sha256
-from smolvlm_edge.cli.options import ModelOption, NoSplitOption, ThreadsOption
+from smolvlm_edge.cli.options import (
+    ModelOption,
+    NoSplitOption,
+    OfflineOption,
+    QuantOption,
+    ThreadsOption,
+    YesOption,
+    find_model,
+)
 from smolvlm_edge.errors import RequestError
 from smolvlm_edge.evaluation import ask_all
 from smolvlm_edge.evaluation.drawn import DEFAULT_COUNT, DEFAULT_SEED, drawn_questions
@@ -17,7 +25,6 @@ from smolvlm_edge.evaluation.questions import Metric
 from smolvlm_edge.evaluation.results import header, open_results
 from smolvlm_edge.evaluation.tsv import file_questions
 from smolvlm_edge.model import SmolVLM
-from smolvlm_edge.store import default_model, locate
 from smolvlm_edge.timings import peak_rss_bytes
 
 
@@ -26,6 +33,9 @@ def evaluate(
         Path | None, typer.Argument(help="VLMEvalKit TSV.", show_default="drawn scenes with questions")
     ] = None,
     model: ModelOption = None,
+    quant: QuantOption = "int4",
+    offline: OfflineOption = False,
+    yes: YesOption = False,
     metric: Annotated[
         Metric | None, typer.Option(help="How replies to the file are scored.", show_default="what fits its rows")
     ] = None,
@@ -44,7 +54,7 @@ def evaluate(
     Example: smol-edge eval
     Example: smol-edge eval MMStar.tsv --model ./smolvlm-256m-int4 --results mmstar.jsonl
     """
-    folder, split = locate(model or default_model()), False if no_split else None
+    folder, split = find_model(model, quant, offline=offline, yes=yes), False if no_split else None
     bundle = Bundle.open(folder)
     if questions is None:
         if metric is not None:

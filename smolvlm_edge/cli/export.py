@@ -5,45 +5,46 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from smolvlm_edge.cli.options import OfflineOption, Quant, complete_model, export_progress
 from smolvlm_edge.errors import ExportError
+from smolvlm_edge.store import Source, fetch, resolve
 from smolvlm_edge.timings import peak_rss_bytes
-
-Quant = Literal["fp32", "int8", "int4"]
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder with config.json, *.safetensors and the tokenizer.")],
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            help="A folder with config.json, *.safetensors and the tokenizer; or a name: 'smolvlm-256m', 'owner/name'.",
+            autocompletion=complete_model,
+        ),
+    ],
     quant: Annotated[Quant, typer.Option(help="Number format of the weights.")] = "int4",
     out: Annotated[Path | None, typer.Option(help="Folder to make.", show_default="./CHECKPOINT-QUANT")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
+    offline: OfflineOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Turn a Hugging Face checkpoint into a bundle of ONNX graphs.
 
     Example: smol-edge export ./SmolVLM-256M-Instruct --quant int4 --out ./smolvlm-256m-int4
+    Example: smol-edge export smolvlm-256m --quant int8
     """
     try:
         from smolvlm_edge.export import export_checkpoint  # noqa: PLC0415 - an extra, and slow to import
         from smolvlm_edge.quantize import RECIPES  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ExportError(f"exporting needs {error.name}: pip install 'smol-edge[export]'") from error
-    out = out or Path(f"{checkpoint.resolve().name}-{quant}")
+    source = resolve(checkpoint)
+    folder = source if isinstance(source, Path) else fetch(source, offline=offline)
+    out = out or Path(f"{_short_name(source)}-{quant}")
     start = time.perf_counter()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("checkpoint", total=None)
-
-        def on_layer(graph: str, done: int, total: int) -> None:
-            progress.update(task, description=graph, completed=done, total=total)
-
-        export_checkpoint(checkpoint, out, RECIPES[quant], force=force, progress=on_layer)
+    with export_progress() as progress:
+        export_checkpoint(folder, out, RECIPES[quant], force=force, progress=progress)
     size_bytes = sum(file.stat().st_size for file in out.iterdir())
     export_s = round(time.perf_counter() - start, 3)
     if as_json:
@@ -53,3 +54,7 @@ def export(
     print(out)
     print(f"{size_bytes / 1e6:.0f} MB in {export_s:.1f} s. Try it:", file=sys.stderr)
     print(f"  smol-edge run photo.jpg 'Describe this image.' --model {shlex.quote(str(out))}", file=sys.stderr)
+
+
+def _short_name(source: Path | Source) -> str:
+    return source.resolve().name if isinstance(source, Path) else source.name.rpartition("/")[2].partition("@")[0]

@@ -9,18 +9,19 @@ from rich.console import Console
 from rich.table import Table
 
 from smolvlm_edge.bundle import GRAPH_NAMES, Bundle
-from smolvlm_edge.store import locate
+from smolvlm_edge.cli.options import QuantOption, find_model
 
 
 def info(
-    model: Annotated[str, typer.Argument(help="Bundle made by `smol-edge export`, or 'demo'.")],
+    model: Annotated[str, typer.Argument(help="A bundle's folder, or the name of a model that has one here.")],
+    quant: QuantOption = "int4",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what a bundle holds: graphs, sizes, widths, source.
 
     Example: smol-edge info ./smolvlm-256m-int4
     """
-    bundle = Bundle.open(locate(model))
+    bundle = Bundle.open(find_model(model, quant, offline=True, yes=False))
     if as_json:
         print(json.dumps({key: value for key, value in asdict(bundle).items() if key != "folder"}))
         return

@@ -1,19 +1,71 @@
-"""Options that several commands take."""
+"""Options that several commands take, and the model that they mean."""
 
-from typing import Annotated
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from smolvlm_edge.store import DEFAULT_VARIABLE
+from smolvlm_edge.store import DEFAULT_VARIABLE, DEMO
+from smolvlm_edge.store.bundles import Plan, locate
+from smolvlm_edge.store.lockfile import locked_models
+
+Quant = Literal["fp32", "int8", "int4"]
+
+
+def complete_model(typed: str) -> list[str]:
+    """Short names of models that begin with what was typed."""
+    return [name for name in (DEMO, *locked_models()) if name.startswith(typed)]
+
 
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        "--model", help="Bundle made by `smol-edge export`, or 'demo'.", envvar=DEFAULT_VARIABLE, show_default="demo"
+        "--model",
+        help="A bundle's folder, or a name: 'demo', 'smolvlm-256m' (see `smol-edge models list`), 'owner/name'.",
+        envvar=DEFAULT_VARIABLE,
+        show_default=DEMO,
+        autocompletion=complete_model,
     ),
 ]
+QuantOption = Annotated[Quant, typer.Option("--quant", help="Number format of a model that is named.")]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Open no connection.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Download and export without asking.")]
 ThreadsOption = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="Threads of the engine.", show_default="available processors"),
 ]
 NoSplitOption = Annotated[bool, typer.Option("--no-split", help="One tile per picture: faster, coarser.")]
+
+
+def find_model(model: str | None, quant: Quant, *, offline: bool, yes: bool) -> Path:
+    """The bundle that the options mean; on a terminal, asks before a download and shows its progress."""
+
+    def agree(plan: Plan) -> bool:
+        print(f"note: {plan}", file=sys.stderr)
+        return yes or (sys.stdin.isatty() and sys.stderr.isatty() and typer.confirm("Continue?", err=True))
+
+    with export_progress() as progress:
+        return locate(model, quant, offline=offline, agree=agree, progress=progress)
+
+
+@contextmanager
+def export_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr, if that is a terminal, that appears with the first layer that is written."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task = bars.add_task("", total=None)
+
+    def on_layer(graph: str, done: int, total: int) -> None:
+        bars.start()
+        bars.update(task, description=graph, completed=done, total=total)
+
+    try:
+        yield on_layer
+    finally:
+        bars.stop()

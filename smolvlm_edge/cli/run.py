@@ -9,14 +9,22 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from smolvlm_edge.cli.options import ModelOption, NoSplitOption, ThreadsOption
+from smolvlm_edge.cli.options import (
+    ModelOption,
+    NoSplitOption,
+    OfflineOption,
+    QuantOption,
+    ThreadsOption,
+    YesOption,
+    find_model,
+)
 from smolvlm_edge.errors import ImageError, RequestError
 from smolvlm_edge.images import MAX_FILE_BYTES, ImageSource
 from smolvlm_edge.model import DEFAULT_MAX_TOKENS, Chunk, SmolVLM
 
 DEMO_NOTE = (
     "note: the bundled demonstration model knows drawn shapes, short texts and simple charts; "
-    "for photographs name an exported SmolVLM with --model"
+    "for photographs use --model smolvlm-256m"
 )
 
 
@@ -26,6 +34,9 @@ def run(
     ],
     prompt: Annotated[str, typer.Argument(help="What to do with them, for example 'describe'.")],
     model: ModelOption = None,
+    quant: QuantOption = "int4",
+    offline: OfflineOption = False,
+    yes: YesOption = False,
     max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = DEFAULT_MAX_TOKENS,
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes a sampled answer repeatable.")] = None,
@@ -40,19 +51,20 @@ def run(
     """Answer a prompt about pictures; without a picture, about nothing but the prompt.
 
     Example: smol-edge run examples/shapes.png describe
-    Example: smol-edge run photo.jpg "Describe this image." --model ./smolvlm-256m-int4
+    Example: smol-edge run photo.jpg "Describe this image." --model smolvlm-256m --quant int8
     """
     if prompt == "-" or os.path.isfile(prompt):
         raise RequestError(f"the last argument must be the prompt, but {prompt} is a file: add one, as in 'describe'")
     if images.count("-") > 1:
         raise RequestError("only one picture can come from stdin, but - was given more than once")
     sources: list[ImageSource] = [_stdin() if image == "-" else image for image in images]
-    console = Console(stderr=True)
     if model is None:
         print(DEMO_NOTE, file=sys.stderr)
+    folder = find_model(model, quant, offline=offline, yes=yes)
+    console = Console(stderr=True)
     columns = (TextColumn("tile"), BarColumn(), MofNCompleteColumn())
     with (
-        SmolVLM.load(model, threads=threads, memory="low") as vlm,
+        SmolVLM.load(folder, threads=threads, memory="low") as vlm,
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
     ):
         task = progress.add_task("", visible=False)

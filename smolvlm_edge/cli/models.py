@@ -1,0 +1,123 @@
+"""`smol-edge models`: what is known by name, what is on this machine, and how to fetch, check and remove it."""
+
+import json
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from smolvlm_edge.bundle import sha256
+from smolvlm_edge.cli.options import OfflineOption, complete_model
+from smolvlm_edge.errors import ModelNotFoundError, RequestError
+from smolvlm_edge.store import Source, bundles, fetch, resolve, verify
+from smolvlm_edge.store.lockfile import LockedFile, locked_models
+
+models = typer.Typer(
+    help="Models by name: list, pull, verify, path, rm, lock.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+NameArgument = Annotated[
+    str, typer.Argument(help="A short name, or owner/name[@revision].", autocompletion=complete_model)
+]
+
+
+@models.command("list")
+def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False) -> None:
+    """The models that have a short name, and which of them are here."""
+    from smolvlm_edge.store import hub  # noqa: PLC0415 - slow to import
+
+    rows, made = [], bundles.made()
+    for model in locked_models().values():
+        pinned = (model.repo, model.revision)
+        quants = sorted(each.recipe["name"] for each in made if (each.source, each.revision) == pinned)
+        size = sum(file.size for name, file in (model.files or {}).items() if name.endswith(".safetensors"))
+        rows.append(
+            {
+                "name": model.alias,
+                "about": model.about,
+                "repo": model.repo,
+                "revision": model.revision,
+                "licence": model.licence,
+                "parameters": model.parameters,
+                "download_bytes": size or None,
+                "pinned": "sha256" if model.hashed else "commit",
+                "checkpoint": hub.cached(model.repo, model.revision) is not None,
+                "bundles": quants,
+            }
+        )
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table("name", "download", "pinned by", "here", "what for", box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    for row in rows:
+        here = [*(["checkpoint"] if row["checkpoint"] else []), *row["bundles"]]
+        size = f"{row['download_bytes'] / 1e6:,.0f} MB" if row["download_bytes"] else "?"
+        table.add_row(row["name"], size, row["pinned"], " ".join(here) or "-", row["about"])
+    Console(highlight=False, soft_wrap=True).print(table)
+
+
+@models.command()
+def pull(name: NameArgument) -> None:
+    """Download a checkpoint, or what is missing of it, and check it.
+
+    Example: smol-edge models pull smolvlm-256m
+    """
+    from smolvlm_edge.store import hub  # noqa: PLC0415
+
+    source = _source(name)
+    folder = hub.download(source.repo, source.revision)
+    verify(source, folder)
+    print(folder)
+
+
+@models.command("verify")
+def verify_model(name: NameArgument) -> None:
+    """Compare a downloaded checkpoint with models.lock."""
+    source = _source(name)
+    folder = fetch(source, offline=True)
+    compared = verify(source, folder)
+    print(f"{folder}: " + (f"{compared} files have their sha256" if compared else "pinned by the commit alone"))
+
+
+@models.command()
+def path(name: NameArgument, offline: OfflineOption = False) -> None:
+    """Print the folder of a checkpoint, downloading it first if need be."""
+    print(fetch(_source(name), offline=offline))
+
+
+@models.command()
+def rm(name: NameArgument) -> None:
+    """Remove a checkpoint and the bundles made of it from this machine."""
+    from smolvlm_edge.store import hub  # noqa: PLC0415
+
+    source = _source(name)
+    folder = hub.cached(source.repo, source.revision) or hub.incomplete(source.repo, source.revision)
+    freed = bundles.remove(source) + (hub.remove(source.repo, folder.name) if folder else 0)
+    if not freed:
+        raise ModelNotFoundError(f"nothing of {name} is on this machine")
+    print(f"{freed / 1e6:,.0f} MB freed")
+
+
+@models.command()
+def lock(name: NameArgument) -> None:
+    """Print the entry of models.lock with the size and sha256 of what was downloaded.
+
+    Example: smol-edge models lock smolvlm-2.2b
+    """
+    source = _source(name)
+    if source.locked is None:
+        raise RequestError(f"{name} has no entry in models.lock: it begins with a name, a repository and a commit")
+    folder = fetch(source, offline=True)
+    found = {path.name: LockedFile(path.stat().st_size, sha256(path)) for path in folder.iterdir() if path.is_file()}
+    known = {**found, **(source.locked.files or {})}
+    complete = {file_name: found.get(file_name, file) for file_name, file in known.items()}
+    print(replace(source.locked, files=complete).to_toml(), end="")
+
+
+def _source(name: str) -> Source:
+    source = resolve(name)
+    if not isinstance(source, Source):
+        raise RequestError(f"{name} is a folder on this machine: name a model of the hub")
+    return source
