@@ -216,6 +216,18 @@ def test_start_token_stands_once(template: str, tmp_path: Path) -> None:
     assert PromptEncoder(folder, SMALL_CONFIG).encode([turn("user")], []).tolist() == [1, 2]
 
 
+def test_without_a_template_the_tokenizer_decides_about_the_start_token(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, bos_token="<s>")
+    messages = [turn("user", PICTURE, say("Hi"))]
+    assert PromptEncoder(folder, SMALL_CONFIG).render(messages) == "<image>Hi"
+    assert PromptEncoder(folder, SMALL_CONFIG).encode([turn("user", say("Hi"))], []).tolist() == [2]
+
+    tokenizer = small_tokenizer()
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    assert PromptEncoder(folder, SMALL_CONFIG).encode([turn("user", say("Hi"))], []).tolist() == [1, 2]
+
+
 def test_padding_and_truncation_of_the_tokenizer_are_ignored(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path, "Hi Hi Hi Hi")
     tokenizer = small_tokenizer()
@@ -294,8 +306,8 @@ def test_template_with_a_syntax_error(template: str, tmp_path: Path) -> None:
         PromptEncoder(checkpoint(tmp_path, template), SMALL_CONFIG)
 
 
-@pytest.mark.parametrize("template", [None, 5, [], ["x"], [{"name": "default"}], [{"name": "rag", "template": "x"}]])
-def test_missing_template(template: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("template", [5, [], ["x"], [{"name": "default"}], [{"name": "rag", "template": "x"}]])
+def test_unusable_template(template: Any, tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match="template"):
         PromptEncoder(checkpoint(tmp_path, template), SMALL_CONFIG)
 
