@@ -172,7 +172,7 @@ def _template_source(folder: Path, tokenizer_config: Mapping[str, Any]) -> str |
     if (file := folder / "chat_template.json").is_file():
         source = read_json(file).get("chat_template")
     source = source or tokenizer_config.get("chat_template")
-    if source is None:
+    if source is None and not file.is_file():
         return None
     if isinstance(source, list):
         named = [entry for entry in source if isinstance(entry, dict)]

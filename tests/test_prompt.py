@@ -228,6 +228,20 @@ def test_without_a_template_the_tokenizer_decides_about_the_start_token(tmp_path
     assert PromptEncoder(folder, SMALL_CONFIG).encode([turn("user", say("Hi"))], []).tolist() == [1, 2]
 
 
+@pytest.mark.parametrize(("tag", "hidden"), [("<doctag>", {"</s>", "<end>", "<image>"}), ("<table>", None)])
+def test_tags_are_text_where_a_model_writes_doctags(tag: str, hidden: set[str] | None, tmp_path: Path) -> None:
+    """Of such a model only tokens with a role are hidden: what tokenizer_config.json names, end tokens, the image's."""
+    folder = checkpoint(tmp_path, "Hi", eos_token={"content": "</s>"})
+    tokenizer, special = small_tokenizer(), ["</s>", "<end>", tag, "<nl>", "<s>", "<image>"]
+    tokenizer.add_special_tokens(special)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    end = tokenizer.token_to_id("<end>")
+
+    encoder = PromptEncoder(folder, replace(SMALL_CONFIG, eos_token_ids=(end,)))
+
+    assert {tokenizer.id_to_token(number) for number in encoder.hidden_token_ids} == (hidden or set(special))
+
+
 def test_padding_and_truncation_of_the_tokenizer_are_ignored(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path, "Hi Hi Hi Hi")
     tokenizer = small_tokenizer()
@@ -310,6 +324,15 @@ def test_template_with_a_syntax_error(template: str, tmp_path: Path) -> None:
 def test_unusable_template(template: Any, tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match="template"):
         PromptEncoder(checkpoint(tmp_path, template), SMALL_CONFIG)
+
+
+@pytest.mark.parametrize("content", ["{}", '{"chat_template": ""}', '{"chat_template": null}'])
+def test_a_template_file_without_a_template(content: str, tmp_path: Path) -> None:
+    """Damaged: a base model has no such file."""
+    folder = checkpoint(tmp_path)
+    (folder / "chat_template.json").write_text(content, encoding="utf-8")
+    with pytest.raises(IntegrityError, match="template"):
+        PromptEncoder(folder, SMALL_CONFIG)
 
 
 @pytest.mark.parametrize("name", ["chat_template.jinja", "chat_template.json", "tokenizer_config.json"])
