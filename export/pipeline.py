@@ -4,6 +4,7 @@ Everything is written to a hidden folder beside the output, which takes the outp
 complete: whatever stops an export, no half-written bundle is left behind.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from smolvlm_edge.export.checkpoint import Checkpoint
 from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder
 from smolvlm_edge.prompt import PromptEncoder
 from smolvlm_edge.quantize import RECIPES, Recipe
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called with a graph's name, the pieces of the whole export that are written, and how many there are."""
@@ -108,7 +111,7 @@ def _check_image_size(checkpoint: Path, model: ModelConfig) -> None:
     tile_size = ImageConfig.from_folder(checkpoint).tile_size
     if tile_size != model.vision.image_size:
         raise IntegrityError(
-            f"preprocessor_config.json makes tiles of {tile_size} pixels, config.json expects {model.vision.image_size}"
+            f"the image processor makes tiles of {tile_size} pixels, config.json expects {model.vision.image_size}"
         )
 
 
@@ -143,7 +146,8 @@ def _copy_tokenizer_files(checkpoint: Path, folder: Path, model: ModelConfig) ->
             (folder / name).write_bytes(data)
     if not (folder / "tokenizer.json").is_file():
         raise IntegrityError(f"{checkpoint} has no tokenizer.json: save the tokenizer of the model there")
-    PromptEncoder(folder, model)  # what the runtime would refuse is refused here
+    if PromptEncoder(folder, model).is_base:  # what the runtime would refuse is refused here
+        logger.warning("%s has no chat template, as a base model: it will complete prompts as they stand", checkpoint)
 
 
 def _source(checkpoint: Path) -> tuple[str, str | None]:

@@ -150,21 +150,22 @@ class ImageConfig:
     def from_folder(cls, folder: Path) -> Self:
         """Read preprocessor_config.json of a Hugging Face folder.
 
+        transformers 5 saves the same values as `image_processor` in processor_config.json, and looks there first
+        (transformers 5.23, image_processing_base.py, get_image_processor_dict).
+
         Raises:
             IntegrityError: The file is missing, unreadable or incomplete.
             UnsupportedModelError: It switches off a step that this architecture needs.
         """
-        config = _Section(read_json(folder / "preprocessor_config.json"), "preprocessor_config.json")
+        config = _image_processor(folder)
         for step in ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"):
             if not config.values.get(step, True):
-                raise UnsupportedModelError(f"preprocessor_config.json: {step}=false is not supported")
+                raise UnsupportedModelError(f"{config.place}: {step}=false is not supported")
         if config.integer("resample", 1) not in range(6):
-            raise IntegrityError(
-                f"preprocessor_config.json: resample {config.values['resample']} is no filter of Pillow"
-            )
+            raise IntegrityError(f"{config.place}: resample {config.values['resample']} is no filter of Pillow")
         image_std = config.triple("image_std")
         if not min(image_std) > 0:
-            raise IntegrityError(f"preprocessor_config.json: image_std must be positive, not {list(image_std)}")
+            raise IntegrityError(f"{config.place}: image_std must be positive, not {list(image_std)}")
         return cls(
             longest_edge=config.section("size").integer("longest_edge"),
             tile_size=config.section("max_image_size").integer("longest_edge"),
@@ -236,6 +237,14 @@ class _Section:
         value = self.values.get(key)
         if value and value not in allowed:
             raise UnsupportedModelError(f"{self.place}: {key}={value!r} is not supported")
+
+
+def _image_processor(folder: Path) -> _Section:
+    processor_file = folder / "processor_config.json"
+    processor = _Section(read_json(processor_file) if processor_file.is_file() else {}, processor_file.name)
+    if "image_processor" in processor.values:
+        return processor.section("image_processor")
+    return _Section(read_json(folder / "preprocessor_config.json"), "preprocessor_config.json")
 
 
 def _vision_config(section: _Section) -> VisionConfig:

@@ -1,6 +1,6 @@
 """Token ids -> text, whole characters only, up to a stop string."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tokenizers import Tokenizer
 
@@ -12,8 +12,10 @@ class Detokenizer:
     until it is clear what they are.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), hidden: Collection[int] = ()) -> None:
+        """Tokens in `hidden` are left out of the text; see `PromptEncoder.hidden_token_ids`."""
         self._tokenizer = tokenizer
+        self._hidden = hidden
         self._stop = [text for text in stop if text]
         self._known: list[int] = []
         """Tokens whose text is out; decoding the next ones after them shows what these add."""
@@ -25,7 +27,8 @@ class Detokenizer:
 
     def push(self, token: int) -> str:
         """Add a token; return the text that is certain now."""
-        self._new.append(token)
+        if token not in self._hidden:
+            self._new.append(token)
         self._pending += self._added(keep_unfinished=True)
         return self._released(len(self._pending) - self._undecided())
 
@@ -46,8 +49,8 @@ class Detokenizer:
 
     def _added(self, *, keep_unfinished: bool) -> str:
         """What the new tokens add to the text; nothing as long as it ends in half a character."""
-        before = self._tokenizer.decode(self._known, skip_special_tokens=True)
-        text = self._tokenizer.decode(self._known + self._new, skip_special_tokens=True)
+        before = self._tokenizer.decode(self._known, skip_special_tokens=False)
+        text = self._tokenizer.decode(self._known + self._new, skip_special_tokens=False)
         if keep_unfinished and text.endswith("\ufffd"):
             return ""
         self._known, self._new = self._new, []

@@ -59,7 +59,7 @@ class Chunk:
 
     text: str
     """May be empty: a token need not complete a character. The space that the family's answers begin with is
-    left out."""
+    left out, but for a base model, which completes the prompt."""
     token_id: int
     finish_reason: FinishReason | None
     """`stop` at an end token or stop string, `length` at the longest answer; None before the last chunk."""
@@ -195,9 +195,11 @@ class SmolVLM:
             choose = Sampler(sampling, input_ids)
             eos_token_ids = self.bundle.model.eos_token_ids
             stop = options.get("stop", ())
-            detokenizer = Detokenizer(self.prompt_encoder.tokenizer, [stop] if isinstance(stop, str) else stop)
+            encoder = self.prompt_encoder
+            stop = [stop] if isinstance(stop, str) else stop
+            detokenizer = Detokenizer(encoder.tokenizer, stop, encoder.hidden_token_ids)
             tokens = decode(decoder, embed_tokens, logits, choose, eos_token_ids, max_tokens)
-            begun = False
+            begun = encoder.is_base  # what a completion begins with, a space too, belongs to it
             for count, token in enumerate(tokens, start=1):
                 text = detokenizer.push(token)
                 if token in eos_token_ids or count == max_tokens:

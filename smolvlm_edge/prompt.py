@@ -19,6 +19,16 @@ from tokenizers import Tokenizer
 from smolvlm_edge.config import ModelConfig, read_json
 from smolvlm_edge.errors import IntegrityError, RequestError
 
+COMPLETION = (
+    "{% if messages | length > 1 %}{{ raise_exception('a base model completes one text and holds no conversation') }}"
+    "{% endif %}{% for part in messages[0]['content'] %}"
+    "{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}"
+)
+"""The template of a checkpoint that has none: a base model goes on writing where the prompt ends, so nothing stands
+around the prompt. transformers 5.23 is asked for the same with `processor(text="<image>" + prompt, images=...)`."""
+DOCTAGS = ("<doctag>", "<otsl>", "<loc_")
+"""Special tokens of which any marks a model that writes documents in DocTags (SmolDocling, granite-docling)."""
+
 
 class ContentPart(TypedDict):
     """A piece of a message: text, or the place of a picture."""
@@ -54,7 +64,13 @@ class PromptEncoder:
         self.image_token: str = image_token
         tokenizer_config = read_json(folder / "tokenizer_config.json")
         self._special_tokens = _special_tokens(tokenizer_config)
-        self._template = _compile(_template_source(folder, tokenizer_config))
+        self._vocab_size = config.text.vocab_size
+        self.hidden_token_ids = self._hidden_token_ids(config)
+        """Tokens that are no text of an answer."""
+        source = _template_source(folder, tokenizer_config)
+        self.is_base = source is None
+        """Whether the checkpoint has no chat template: the prompt is completed as it stands."""
+        self._template = _compile(COMPLETION if source is None else source)
 
     def encode(self, messages: Sequence[Message], grids: Sequence[tuple[int, int]]) -> npt.NDArray[np.int64]:
         """Token ids [n] of a conversation that ends with the start of the assistant's answer.
@@ -64,7 +80,8 @@ class PromptEncoder:
             grids: (rows, columns) of each picture in the order of the parts; (0, 0) for an unsplit one.
 
         Raises:
-            RequestError: Pictures and their places do not match, or the template refuses the conversation.
+            RequestError: Pictures and their places do not match, the template refuses the conversation, or a
+                text holds a token that the model does not know.
         """
         text = self.expand(self.render(messages), grids)
         bos = self._special_tokens.get("bos_token")
@@ -76,6 +93,10 @@ class PromptEncoder:
             raise RequestError("the prompt is no valid Unicode text") from None
         if not ids:
             raise RequestError("the model's chat template makes an empty prompt of this conversation")
+        if max(ids) >= self._vocab_size:  # granite-docling's tokenizer has <end_of_utterance>, the model has not
+            raise RequestError(
+                f"the model has no token {self.tokenizer.id_to_token(max(ids))}: leave it out of the text"
+            )
         return np.array(ids, np.int64)
 
     def render(self, messages: Sequence[Message]) -> str:
@@ -104,6 +125,21 @@ class PromptEncoder:
         ]
         return "".join([*lines, "\n"] if lines else []) + f"{fake}<global-img>{tile}{fake}"
 
+    def _hidden_token_ids(self, config: ModelConfig) -> frozenset[int]:
+        """Special tokens to leave out of an answer's text.
+
+        All of them, as transformers' `skip_special_tokens=True` does. For a model that writes DocTags, which are
+        special tokens too, only those with a role: what tokenizer_config.json names (bos_token, eos_token, ...), end
+        tokens and the image token. docling itself decodes with `skip_special_tokens=False` and strips the end.
+        """
+        special = {
+            id_: token.content for id_, token in self.tokenizer.get_added_tokens_decoder().items() if token.special
+        }
+        if any(content.startswith(DOCTAGS) for content in special.values()):
+            roles = {*self._special_tokens.values(), self.image_token}
+            special = {id_: text for id_, text in special.items() if text in roles or id_ in config.eos_token_ids}
+        return frozenset(special)
+
 
 def _load_tokenizer(folder: Path) -> Tokenizer:
     try:
@@ -125,8 +161,8 @@ def _special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
     return tokens
 
 
-def _template_source(folder: Path, tokenizer_config: Mapping[str, Any]) -> str:
-    """The chat template, from wherever the checkpoint keeps it (the newest place first)."""
+def _template_source(folder: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
+    """The chat template, from wherever the checkpoint keeps it (the newest place first); None if it has none."""
     if (file := folder / "chat_template.jinja").is_file():
         try:
             return file.read_text(encoding="utf-8")
@@ -136,11 +172,13 @@ def _template_source(folder: Path, tokenizer_config: Mapping[str, Any]) -> str:
     if (file := folder / "chat_template.json").is_file():
         source = read_json(file).get("chat_template")
     source = source or tokenizer_config.get("chat_template")
+    if source is None and not file.is_file():
+        return None
     if isinstance(source, list):
         named = [entry for entry in source if isinstance(entry, dict)]
         source = next((entry.get("template") for entry in named if entry.get("name") == "default"), None)
     if not isinstance(source, str):
-        raise IntegrityError(f"{folder} has no chat template: a base model cannot hold a conversation")
+        raise IntegrityError(f"{folder}: the chat template is no text: copy chat_template.json from the original model")
     return source
 
 

@@ -24,7 +24,9 @@ def tokenizer() -> Tokenizer:
 
 
 def pieces(ids: Sequence[int], stop: Sequence[str] = (), made: Tokenizer | None = None) -> Iterator[str]:
-    detokenizer = Detokenizer(made or tokenizer(), stop)
+    made = made or tokenizer()
+    special = [token for token, added in made.get_added_tokens_decoder().items() if added.special]
+    detokenizer = Detokenizer(made, stop, special)
     for token in ids:
         yield detokenizer.push(token)
     yield detokenizer.flush()

@@ -216,6 +216,32 @@ def test_start_token_stands_once(template: str, tmp_path: Path) -> None:
     assert PromptEncoder(folder, SMALL_CONFIG).encode([turn("user")], []).tolist() == [1, 2]
 
 
+def test_without_a_template_the_tokenizer_decides_about_the_start_token(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, bos_token="<s>")
+    messages = [turn("user", PICTURE, say("Hi"))]
+    assert PromptEncoder(folder, SMALL_CONFIG).render(messages) == "<image>Hi"
+    assert PromptEncoder(folder, SMALL_CONFIG).encode([turn("user", say("Hi"))], []).tolist() == [2]
+
+    tokenizer = small_tokenizer()
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    assert PromptEncoder(folder, SMALL_CONFIG).encode([turn("user", say("Hi"))], []).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(("tag", "hidden"), [("<doctag>", {"</s>", "<end>", "<image>"}), ("<table>", None)])
+def test_tags_are_text_where_a_model_writes_doctags(tag: str, hidden: set[str] | None, tmp_path: Path) -> None:
+    """Of such a model only tokens with a role are hidden: what tokenizer_config.json names, end tokens, the image's."""
+    folder = checkpoint(tmp_path, "Hi", eos_token={"content": "</s>"})
+    tokenizer, special = small_tokenizer(), ["</s>", "<end>", tag, "<nl>", "<s>", "<image>"]
+    tokenizer.add_special_tokens(special)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    end = tokenizer.token_to_id("<end>")
+
+    encoder = PromptEncoder(folder, replace(SMALL_CONFIG, eos_token_ids=(end,)))
+
+    assert {tokenizer.id_to_token(number) for number in encoder.hidden_token_ids} == (hidden or set(special))
+
+
 def test_padding_and_truncation_of_the_tokenizer_are_ignored(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path, "Hi Hi Hi Hi")
     tokenizer = small_tokenizer()
@@ -294,10 +320,19 @@ def test_template_with_a_syntax_error(template: str, tmp_path: Path) -> None:
         PromptEncoder(checkpoint(tmp_path, template), SMALL_CONFIG)
 
 
-@pytest.mark.parametrize("template", [None, 5, [], ["x"], [{"name": "default"}], [{"name": "rag", "template": "x"}]])
-def test_missing_template(template: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("template", [5, [], ["x"], [{"name": "default"}], [{"name": "rag", "template": "x"}]])
+def test_unusable_template(template: Any, tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match="template"):
         PromptEncoder(checkpoint(tmp_path, template), SMALL_CONFIG)
+
+
+@pytest.mark.parametrize("content", ["{}", '{"chat_template": ""}', '{"chat_template": null}'])
+def test_a_template_file_without_a_template(content: str, tmp_path: Path) -> None:
+    """Damaged: a base model has no such file."""
+    folder = checkpoint(tmp_path)
+    (folder / "chat_template.json").write_text(content, encoding="utf-8")
+    with pytest.raises(IntegrityError, match="template"):
+        PromptEncoder(folder, SMALL_CONFIG)
 
 
 @pytest.mark.parametrize("name", ["chat_template.jinja", "chat_template.json", "tokenizer_config.json"])
