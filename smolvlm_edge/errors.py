@@ -2,7 +2,7 @@
 
     SmolEdgeError                         1   something went wrong while running
     ├── RequestError        (ValueError)  2   the request itself: empty prompt, prompt longer than the context, ...
-    ├── ModelNotFoundError (LookupError)  3   no checkpoint or bundle at that place
+    ├── ModelNotFoundError (LookupError)  3   no checkpoint or bundle at that place or of that name
     ├── IntegrityError                    4   a checkpoint or bundle that is damaged or contradicts itself
     ├── ImageError          (ValueError)  5   a picture that is missing, damaged, too large or no picture
     ├── UnsupportedModelError             1   a sound checkpoint of another architecture

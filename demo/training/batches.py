@@ -1,9 +1,11 @@
 """Scenes -> batches, drawn in a second process while the first one trains."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from io import BytesIO
 from pathlib import Path
+from queue import Full
 from random import Random
 from typing import Self
 
@@ -149,7 +151,19 @@ def _produce(queue: multiprocessing.Queue, folder: Path, weights: dict[str, floa
         batches = [several[i : i + count] for i in range(0, len(several), count)]
         random.shuffle(batches)
         for batch in batches:
-            queue.put(_batch(encoder, batch, random))
+            _put(queue, _batch(encoder, batch, random))
+
+
+def _put(queue: multiprocessing.Queue, batch: tuple[np.ndarray, ...]) -> None:
+    """Wait for room; do not outlive the training, however it ended."""
+    while True:
+        try:
+            queue.put(batch, timeout=10)
+        except Full:
+            if not multiprocessing.parent_process().is_alive():
+                sys.exit()
+        else:
+            return
 
 
 def _length(scene: Scene) -> int:

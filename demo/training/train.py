@@ -43,16 +43,17 @@ class Stage:
 
 
 SCENES = {
-    "describing": 0.22,
+    "describing": 0.2,
     "counting": 0.1,
-    "reading": 0.36,
-    "bars": 0.08,
-    "curve": 0.03,
-    "clock": 0.04,
-    "pair": 0.08,
-    "clip": 0.06,
+    "reading": 0.3,
+    "bars": 0.07,
+    "curve": 0.02,
+    "clock": 0.03,
+    "pair": 0.12,
+    "clip": 0.05,
     "clutter": 0.02,
     "talk": 0.01,
+    "page": 0.08,
 }
 PAGES = {
     "page": 0.6,
@@ -146,7 +147,11 @@ class Trainer:
         logits = self.model(features, batch.input_ids, batch.is_image, batch.positions, batch.allowed(), asked).float()
         wanted = batch.targets[asked]
         right = logits.argmax(-1) == wanted
-        return {"answer loss": F.cross_entropy(logits, wanted), "answer right": right.float().mean()}
+        count = max(1, len(wanted))
+        return {
+            "answer loss": F.cross_entropy(logits, wanted, reduction="sum") / count,
+            "answer right": right.sum() / count,
+        }
 
     def _new_optimisers(self) -> None:
         """Muon for the matrices (Jordan et al. 2024), AdamW for the rest."""
