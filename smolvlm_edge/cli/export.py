@@ -20,7 +20,10 @@ Quant = Literal["fp32", "int8", "int4"]
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Folder with config.json, *.safetensors and the tokenizer.")],
     quant: Annotated[Quant, typer.Option(help="Number format of the weights.")] = "int4",
-    out: Annotated[Path | None, typer.Option(help="Folder to make.", show_default="./CHECKPOINT-QUANT")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="Folder of a PEFT LoRA adapter to merge into it.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make.", show_default="./CHECKPOINT-QUANT or ./ADAPTER-QUANT")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -33,7 +36,7 @@ def export(
         from smolvlm_edge.quantize import RECIPES  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ExportError(f"exporting needs {error.name}: pip install 'smol-edge[export]'") from error
-    out = out or Path(f"{checkpoint.resolve().name}-{quant}")
+    out = out or Path(f"{(adapter or checkpoint).resolve().name}-{quant}")
     start = time.perf_counter()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
@@ -43,7 +46,7 @@ def export(
         def on_layer(graph: str, done: int, total: int) -> None:
             progress.update(task, description=graph, completed=done, total=total)
 
-        export_checkpoint(checkpoint, out, RECIPES[quant], force=force, progress=on_layer)
+        export_checkpoint(checkpoint, out, RECIPES[quant], adapter=adapter, force=force, progress=on_layer)
     size_bytes = sum(file.stat().st_size for file in out.iterdir())
     export_s = round(time.perf_counter() - start, 3)
     if as_json:
