@@ -106,14 +106,16 @@ class Adapter:
             raise IntegrityError(f"{self.folder} does not fit {checkpoint.folder}: {name_some(problems)}")
         for module in fits:
             module.merge()
-        table, head = (checkpoint.weights[name].shape for name in (TOKEN_TABLE, HEAD))
-        if table != head:
+        both = (checkpoint.weights.get(name) for name in (TOKEN_TABLE, HEAD))
+        rows = [weight.shape[0] for weight in both if weight is not None and weight.shape]
+        if len({*rows}) > 1:
             raise IntegrityError(
-                f"{self.folder}: the token table has {table[0]} rows and the head {head[0]}; when the vocabulary "
+                f"{self.folder}: the token table would have {rows[0]} rows and the head {rows[1]}; when the vocabulary "
                 "grows, save both with the adapter (modules_to_save)"
             )
+        text = replace(model.text, vocab_size=rows[0] if rows else model.text.vocab_size)
         tied = model.tie_word_embeddings and modules.keys().isdisjoint((_TABLE_MODULE, _HEAD_MODULE))
-        return replace(model, text=replace(model.text, vocab_size=table[0]), tie_word_embeddings=tied)
+        return replace(model, text=text, tie_word_embeddings=tied)
 
 
 def _shared(modules: Mapping[str, Parts]) -> dict[str, Parts]:
@@ -156,10 +158,10 @@ class _Module:
         """The parts that belong to such a module, and their shapes."""
         bias = self.weights.get(f"{self.name}.bias")
         shapes = {} if bias is None else {part: bias.shape for part in _BIASES if part in self.parts}
-        out, *inner = self.weights[f"{self.name}.weight"].shape
+        out, *inner = self.weights[f"{self.name}.weight"].shape or (0,)
         if self.replacement is not None:
             if self.name in (_TABLE_MODULE, _HEAD_MODULE):  # the vocabulary may have grown
-                out = self.replacement.shape[0] if self.replacement.shape else out
+                out = max(self.replacement.shape[:1], default=out) or out
             shapes |= {part: (out, *inner) for part in _WEIGHTS if part in self.parts}
         rank, kernel = self.config.rank(self.name), (1,) * (len(inner) - 1)
         if not inner:  # a norm
@@ -205,10 +207,8 @@ def _merged(base: Weight, parts: Parts, scaling: float, indices: Sequence[int]) 
         if _EMBEDDING_A in parts:
             matrix += np.float32(scaling) * (parts[_EMBEDDING_B].load() @ parts[_EMBEDDING_A].load()).T
         if _MAGNITUDE in parts:
-            magnitude = parts[_MAGNITUDE].load().reshape((1, -1) if _EMBEDDING_A in parts else (-1, 1))
-            matrix *= magnitude / np.linalg.norm(matrix, axis=0 if _EMBEDDING_A in parts else 1).reshape(
-                magnitude.shape
-            )
+            norm = np.linalg.norm(matrix, axis=0 if _EMBEDDING_A in parts else 1, keepdims=True)
+            matrix *= parts[_MAGNITUDE].load().reshape(norm.shape) / norm
     return _finite(base.name, weight)
 
 

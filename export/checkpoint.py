@@ -33,8 +33,11 @@ _PARTS = ("vision_model.", "connector.", "text_model.")
 _ADAPTER = re.compile(r"\.(?:base_layer|original_module|modules_to_save)\.|\.lora_")
 # buffers that old checkpoints hold and transformers 5.23 passes over (modeling_utils.py, unexpected_patterns)
 _BUFFER = re.compile(r"(?:^|\.)(?:rotary_emb\.inv_freq|position_ids)$")
-# bitsandbytes 4 bit and 8 bit; GPTQ and AWQ; MLX
-_QUANTISED = re.compile(r"\.(?:absmax|quant_map|quant_state\.\w+|SCB|weight_format|qweight|qzeros|scales|biases)$")
+# bitsandbytes 4 bit and 8 bit; GPTQ and AWQ; MLX; FP8 and compressed-tensors
+_QUANTISED = re.compile(
+    r"\.(?:absmax|quant_map|quant_state\.\w+|SCB|weight_format|qweight|qzeros|scales|biases"
+    r"|weight_scale|weight_scale_inv|weight_packed)$"
+)
 
 
 @dataclass(frozen=True, slots=True)

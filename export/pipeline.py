@@ -173,10 +173,9 @@ def _copy_tokenizer_files(checkpoint: Path, adapter: Path | None, folder: Path, 
 
 def _is_of_adapter(adapter: Path, name: str) -> bool:
     """Whether a file comes from the adapter: trainers save the tokenizer that they trained with, and its template."""
-    for group in (TOKENIZER, CHAT_TEMPLATE):
-        if name in group:
-            return any(os.path.isfile(adapter / member) for member in group)
-    return False
+    if name in TOKENIZER:
+        return os.path.isfile(adapter / TOKENIZER[0])
+    return name in CHAT_TEMPLATE and any(os.path.isfile(adapter / template) for template in CHAT_TEMPLATE)
 
 
 def _adapter_entry(adapter: Path) -> AdapterEntry:

@@ -30,6 +30,8 @@ def export(
     """Turn a Hugging Face checkpoint into a bundle of ONNX graphs.
 
     Example: smol-edge export ./SmolVLM-256M-Instruct --quant int4 --out ./smolvlm-256m-int4
+
+    With a fine-tune: smol-edge export ./SmolVLM-Instruct --adapter ./SmolVLM-Instruct-DPO
     """
     try:
         from smolvlm_edge.export import export_checkpoint  # noqa: PLC0415 - an extra, and slow to import
