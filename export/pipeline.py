@@ -13,16 +13,21 @@ from importlib.metadata import version
 from pathlib import Path
 from uuid import uuid4
 
-from smolvlm_edge.bundle import MANIFEST, TOKENIZER_FILES, write_manifest
+from smolvlm_edge.bundle import MANIFEST, TOKENIZER_FILES, AdapterEntry, sha256, write_manifest
 from smolvlm_edge.config import ImageConfig, ModelConfig, read_json
-from smolvlm_edge.errors import ExportError, IntegrityError, ModelNotFoundError, RequestError
+from smolvlm_edge.errors import ExportError, IntegrityError, RequestError
+from smolvlm_edge.export.adapter import ADAPTER_WEIGHTS, Adapter
 from smolvlm_edge.export.architecture import GRAPHS
-from smolvlm_edge.export.checkpoint import Checkpoint
+from smolvlm_edge.export.checkpoint import HEAD, TOKEN_TABLE, Checkpoint
+from smolvlm_edge.export.formats import check_format
 from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder
 from smolvlm_edge.prompt import PromptEncoder
 from smolvlm_edge.quantize import RECIPES, Recipe
 
 logger = logging.getLogger(__name__)
+
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+CHAT_TEMPLATE = ("chat_template.jinja", "chat_template.json")
 
 Progress = Callable[[str, int, int], None]
 """Called with a graph's name, the pieces of the whole export that are written, and how many there are."""
@@ -33,6 +38,7 @@ def export_checkpoint(
     out: Path,
     recipe: Recipe = RECIPES["int4"],
     *,
+    adapter: Path | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
@@ -45,6 +51,7 @@ def export_checkpoint(
         checkpoint: Folder with config.json, safetensors weights, tokenizer and processor files.
         out: Folder to make.
         recipe: Which matrix gets which number format.
+        adapter: Folder of a PEFT LoRA adapter to merge into the checkpoint. If it holds a tokenizer, that is taken.
         force: Replace `out` if it exists.
         progress: Called after every layer.
 
@@ -53,27 +60,33 @@ def export_checkpoint(
 
     Raises:
         RequestError: `out` exists and `force` is not set, or it is no bundle.
-        ModelNotFoundError: No checkpoint in that folder.
-        UnsupportedModelError: A checkpoint of another architecture.
-        IntegrityError: The checkpoint is damaged, incomplete or contradicts itself.
+        ModelNotFoundError: No checkpoint or adapter in that folder.
+        UnsupportedModelError: A checkpoint or adapter of another kind.
+        IntegrityError: The checkpoint is damaged, incomplete or contradicts itself, or the adapter does not fit it.
         ExportError: The bundle could not be written.
     """
     target = out.resolve()  # what a symbolic link points at is replaced, not the link
     _check_output(target, force=force)
-    if not os.path.isfile(checkpoint / "config.json"):
-        raise ModelNotFoundError(f"{checkpoint} has no config.json: name the folder of a safetensors checkpoint")
+    check_format(checkpoint)
     model, weights = ModelConfig.from_folder(checkpoint), Checkpoint(checkpoint)
     _check_image_size(checkpoint, model)
+    if model.tie_word_embeddings:
+        weights.tie_head()
+    _check_vocabulary(weights, model)
+    if adapter is not None:
+        model = Adapter.open(adapter).merge_into(weights, model)
     try:
         with _staged(target, force=force) as folder:
-            _copy_tokenizer_files(checkpoint, folder, model)
+            _copy_tokenizer_files(checkpoint, adapter, folder, model)
             _build_graphs(folder, weights, model, recipe, progress)
+            weights.check_all_used()
             source, revision = _source(checkpoint)
             producer = f"smol-edge {version('smol-edge')}"
             write_manifest(
                 folder,
                 source=source,
                 revision=revision,
+                adapter=None if adapter is None else _adapter_entry(adapter),
                 recipe=recipe.to_dict(),
                 model=model,
                 producer=producer,
@@ -115,6 +128,17 @@ def _check_image_size(checkpoint: Path, model: ModelConfig) -> None:
         )
 
 
+def _check_vocabulary(weights: Checkpoint, model: ModelConfig) -> None:
+    """A resized vocabulary that config.json does not know of; transformers refuses it too."""
+    for name in (TOKEN_TABLE, HEAD):
+        rows = weights.weights[name].shape[:1] if name in weights.weights else None
+        if rows and rows != (model.text.vocab_size,):
+            raise IntegrityError(
+                f"{weights.folder}: tensor {name} has {rows[0]} rows, but vocab_size in config.json (text_config) is "
+                f"{model.text.vocab_size}: correct it if the tokenizer was extended"
+            )
+
+
 def _build_graphs(
     folder: Path, checkpoint: Checkpoint, model: ModelConfig, recipe: Recipe, progress: Progress | None
 ) -> None:
@@ -136,18 +160,30 @@ def _build_graphs(
             builder.close()
 
 
-def _copy_tokenizer_files(checkpoint: Path, folder: Path, model: ModelConfig) -> None:
+def _copy_tokenizer_files(checkpoint: Path, adapter: Path | None, folder: Path, model: ModelConfig) -> None:
     for name in TOKENIZER_FILES:
-        if os.path.isfile(checkpoint / name):
+        source = checkpoint if adapter is None or not _is_of_adapter(adapter, name) else adapter
+        if os.path.isfile(source / name):
             try:
-                data = (checkpoint / name).read_bytes()
+                data = (source / name).read_bytes()
             except OSError as error:
-                raise IntegrityError(f"{checkpoint / name} cannot be read: {error.strerror}") from error
+                raise IntegrityError(f"{source / name} cannot be read: {error.strerror}") from error
             (folder / name).write_bytes(data)
     if not (folder / "tokenizer.json").is_file():
         raise IntegrityError(f"{checkpoint} has no tokenizer.json: save the tokenizer of the model there")
     if PromptEncoder(folder, model).is_base:  # what the runtime would refuse is refused here
         logger.warning("%s has no chat template, as a base model: it will complete prompts as they stand", checkpoint)
+
+
+def _is_of_adapter(adapter: Path, name: str) -> bool:
+    """Whether a file comes from the adapter: trainers save the tokenizer that they trained with, and its template."""
+    if name in TOKENIZER:
+        return os.path.isfile(adapter / TOKENIZER[0])
+    return name in CHAT_TEMPLATE and any(os.path.isfile(adapter / template) for template in CHAT_TEMPLATE)
+
+
+def _adapter_entry(adapter: Path) -> AdapterEntry:
+    return AdapterEntry(_source(adapter)[0], sha256(adapter / ADAPTER_WEIGHTS))
 
 
 def _source(checkpoint: Path) -> tuple[str, str | None]:

@@ -7,7 +7,7 @@ bundle.json, which names every file with its size and sha256.
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,6 +40,16 @@ class FileEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterEntry:
+    """The adapter that was merged into the checkpoint."""
+
+    name: str
+    """Repository id or folder name."""
+    sha256: str
+    """Of its adapter_model.safetensors."""
+
+
+@dataclass(frozen=True, slots=True)
 class Bundle:
     """A bundle's folder and manifest."""
 
@@ -48,6 +58,7 @@ class Bundle:
     """Repository id or folder name of the checkpoint."""
     revision: str | None
     """Commit of the repository, if known."""
+    adapter: AdapterEntry | None
     recipe: dict[str, Any]
     """The quantisation recipe: name and rules."""
     model: ModelConfig
@@ -81,6 +92,7 @@ class Bundle:
                 folder=folder,
                 source=manifest["source"],
                 revision=manifest["revision"],
+                adapter=AdapterEntry(**manifest["adapter"]) if manifest.get("adapter") else None,
                 recipe={"name": manifest["recipe"]["name"], "rules": manifest["recipe"]["rules"]},
                 model=ModelConfig.from_dict(manifest["model"]),
                 files={name: FileEntry(**entry) for name, entry in manifest["files"].items()},
@@ -133,6 +145,7 @@ def write_manifest(
     *,
     source: str,
     revision: str | None,
+    adapter: AdapterEntry | None,
     recipe: dict[str, Any],
     model: ModelConfig,
     producer: str,
@@ -144,6 +157,7 @@ def write_manifest(
         "producer": producer,
         "source": source,
         "revision": revision,
+        "adapter": None if adapter is None else asdict(adapter),
         "recipe": recipe,
         "model": model.to_dict(),
         "files": files,

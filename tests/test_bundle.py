@@ -90,11 +90,20 @@ def test_a_damaged_manifest(bundle: Path, text: str) -> None:
         {"files": []},
         {"model": {}},
         {"model": None},
+        {"adapter": "mine"},
+        {"adapter": {"name": "mine"}},
     ],
 )
 def test_a_manifest_that_makes_no_sense(bundle: Path, changes: dict[str, object]) -> None:
     edit_manifest(bundle, **changes)
     assert_run_fails(bundle, 4)
+
+
+def test_a_bundle_of_a_release_before_adapters(bundle: Path) -> None:
+    values = manifest(bundle)
+    assert values.pop("adapter") is None
+    (bundle / "bundle.json").write_text(json.dumps(values))
+    assert Bundle.open(bundle).adapter is None
 
 
 def test_no_bundle_there(tmp_path: Path, tiny_checkpoints: dict[str, Path]) -> None:

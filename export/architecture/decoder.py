@@ -1,10 +1,7 @@
 """inputs_embeds -> logits: the Llama decoder with its key/value cache."""
 
-from dataclasses import replace
-
 from smolvlm_edge.config import ModelConfig
-from smolvlm_edge.export.architecture.embedding import token_table
-from smolvlm_edge.export.checkpoint import Checkpoint, Weight, concatenate
+from smolvlm_edge.export.checkpoint import HEAD, Checkpoint, Weight, concatenate
 from smolvlm_edge.export.targets import GraphBuilder, Value
 
 PREFIX = "model.text_model"
@@ -33,16 +30,10 @@ def decoder(graph: GraphBuilder, checkpoint: Checkpoint, config: ModelConfig) ->
     normed, _ = graph.rms_norm(
         "norm", hidden, delta, checkpoint.weight(f"{PREFIX}.norm.weight", text.hidden_size), text.rms_norm_eps
     )
-    logits = graph.linear("lm_head", graph.last_positions("last", normed, logits_to_keep), _head(checkpoint, config))
+    head = checkpoint.weight(HEAD, text.vocab_size, text.hidden_size)
+    logits = graph.linear("lm_head", graph.last_positions("last", normed, logits_to_keep), head)
     graph.layer_done()
     graph.output("logits", logits, "float32", ("batch", "logits", text.vocab_size))
-
-
-def _head(checkpoint: Checkpoint, config: ModelConfig) -> Weight:
-    """The output matrix, under one name whether it is tied to the token table or not."""
-    if config.tie_word_embeddings:
-        return replace(token_table(checkpoint, config), name="lm_head.weight")
-    return checkpoint.weight("lm_head.weight", config.text.vocab_size, config.text.hidden_size)
 
 
 class _Layer:

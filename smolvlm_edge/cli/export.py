@@ -11,7 +11,7 @@ import typer
 
 from smolvlm_edge.cli.options import OfflineOption, Quant, complete_model, export_progress
 from smolvlm_edge.errors import ExportError
-from smolvlm_edge.store import Source, fetch, resolve
+from smolvlm_edge.store import ADAPTER_FILES, Source, fetch, resolve
 from smolvlm_edge.timings import peak_rss_bytes
 
 
@@ -24,7 +24,12 @@ def export(
         ),
     ],
     quant: Annotated[Quant, typer.Option(help="Number format of the weights.")] = "int4",
-    out: Annotated[Path | None, typer.Option(help="Folder to make.", show_default="./CHECKPOINT-QUANT")] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="A PEFT LoRA adapter to merge in: a folder, or 'owner/name'.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make.", show_default="./CHECKPOINT-QUANT or ./ADAPTER-QUANT")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     offline: OfflineOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -33,6 +38,7 @@ def export(
 
     Example: smol-edge export ./SmolVLM-256M-Instruct --quant int4 --out ./smolvlm-256m-int4
     Example: smol-edge export smolvlm-256m --quant int8
+    Example: smol-edge export smolvlm-2.2b --adapter ./my-lora
     """
     try:
         from smolvlm_edge.export import export_checkpoint  # noqa: PLC0415 - an extra, and slow to import
@@ -41,10 +47,12 @@ def export(
         raise ExportError(f"exporting needs {error.name}: pip install 'smol-edge[export]'") from error
     source = resolve(checkpoint)
     folder = source if isinstance(source, Path) else fetch(source, offline=offline)
-    out = out or Path(f"{_short_name(source)}-{quant}")
+    tuned = resolve(adapter) if adapter else None
+    adapter_folder = fetch(tuned, ADAPTER_FILES, offline=offline) if isinstance(tuned, Source) else tuned
+    out = out or Path(f"{_short_name(tuned or source)}-{quant}")
     start = time.perf_counter()
     with export_progress() as progress:
-        export_checkpoint(folder, out, RECIPES[quant], force=force, progress=progress)
+        export_checkpoint(folder, out, RECIPES[quant], adapter=adapter_folder, force=force, progress=progress)
     size_bytes = sum(file.stat().st_size for file in out.iterdir())
     export_s = round(time.perf_counter() - start, 3)
     if as_json:

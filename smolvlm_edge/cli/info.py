@@ -34,6 +34,8 @@ def info(
     shape = bundle.model
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"source    {bundle.source}{f' @ {bundle.revision}' if bundle.revision else ''}", markup=False)
+    if bundle.adapter is not None:
+        console.print(f"adapter   {bundle.adapter.name} (sha256 {bundle.adapter.sha256})", markup=False)
     console.print(f"made by   {bundle.producer}", markup=False)
     console.print(
         f"model     {shape.model_type}: {shape.vision.num_hidden_layers} vision layers of {shape.vision.hidden_size}, "

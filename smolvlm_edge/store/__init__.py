@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 
+from smolvlm_edge.bundle import TOKENIZER_FILES
 from smolvlm_edge.errors import ModelNotFoundError
 from smolvlm_edge.store.lockfile import LockedModel, locked_models
 from smolvlm_edge.store.verified import check_file
@@ -23,6 +24,10 @@ from smolvlm_edge.store.verified import check_file
 DEMO = "demo"
 DEFAULT_VARIABLE = "SMOL_EDGE_MODEL"
 """The environment variable that names the model where no other is named."""
+WEIGHTS = ".safetensors"
+CHECKPOINT_FILES = (*TOKENIZER_FILES, f"model{WEIGHTS}", f"model{WEIGHTS}.index.json", f"model-*-of-*{WEIGHTS}")
+"""What is fetched of a checkpoint's repository: never a pickle, which could run programs."""
+ADAPTER_FILES = (*TOKENIZER_FILES, "adapter_config.json", f"adapter_model{WEIGHTS}")
 REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?", re.ASCII)
 
 
@@ -72,8 +77,8 @@ def resolve(name: str | Path) -> Path | Source:
     return Source(name, match["repo"], match["revision"])
 
 
-def fetch(source: Source, *, offline: bool = False) -> Path:
-    """The checkpoint's folder in the hub's cache, complete and as models.lock says.
+def fetch(source: Source, patterns: tuple[str, ...] = CHECKPOINT_FILES, *, offline: bool = False) -> Path:
+    """The folder of a checkpoint (or of an adapter, with ADAPTER_FILES) in the hub's cache, as models.lock says.
 
     Raises:
         ModelNotFoundError: Not in the cache and `offline`, or no such repository.
@@ -82,12 +87,12 @@ def fetch(source: Source, *, offline: bool = False) -> Path:
     """
     from smolvlm_edge.store import hub  # noqa: PLC0415 - slow to import, and of no use to a local bundle
 
-    folder = hub.cached(source.repo, source.revision)
+    folder = hub.cached(source.repo, source.revision, patterns)
     if folder is None and offline:
         raise ModelNotFoundError(
             f"{source.name} is not in the cache: fetch it once with: smol-edge models pull {source.name}"
         )
-    folder = folder or hub.download(source.repo, source.revision)
+    folder = folder or hub.download(source.repo, source.revision, patterns)
     verify(source, folder)
     return folder
 
@@ -110,9 +115,12 @@ def _suggestion(name: str) -> str:
 
 
 __all__ = [
+    "ADAPTER_FILES",
+    "CHECKPOINT_FILES",
     "DEFAULT_VARIABLE",
     "DEMO",
     "Source",
+    "WEIGHTS",
     "default_model",
     "demo_folder",
     "fetch",

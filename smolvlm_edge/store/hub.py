@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from smolvlm_edge.bundle import TOKENIZER_FILES
 from smolvlm_edge.errors import DownloadError, ModelNotFoundError, SmolEdgeError, UnsupportedModelError
+from smolvlm_edge.store import CHECKPOINT_FILES, WEIGHTS
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
@@ -32,14 +32,6 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import disable_progress_bars, tqdm
 
-CHECKPOINT_FILES = (
-    *TOKENIZER_FILES,
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "model-*-of-*.safetensors",
-)
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-WEIGHTS = ".safetensors"
 TRIES = 4
 FIRST_WAIT = 1.0  # seconds before the second try; each wait is twice the one before
 
