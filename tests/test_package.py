@@ -32,10 +32,21 @@ def test_every_module_of_the_repository_is_in_the_wheel(wheel: Path) -> None:
         ("smolvlm_edge", "smolvlm_edge"),
         ("export", "smolvlm_edge/export"),
         ("quantize", "smolvlm_edge/quantize"),
+        ("demo/scenes", "smolvlm_edge/demo/scenes"),
     ):
         for path in (ROOT / folder).rglob("*.py"):
             assert f"{package}/{path.relative_to(ROOT / folder).as_posix()}" in packed
     assert "smolvlm_edge/py.typed" in packed
+
+
+def test_the_demonstration_model_and_models_lock_travel_with_it_but_no_training(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    packed = {info.filename: info.file_size for info in archive.infolist()}
+    bundle = {path.name: path.stat().st_size for path in (ROOT / "demo" / "bundle").iterdir()}
+    assert {name.rpartition("/")[2]: size for name, size in packed.items() if "/demo/bundle/" in name} == bundle
+    assert sum(bundle.values()) <= 12_000_000
+    assert archive.read("smolvlm_edge/lock/models.lock") == (ROOT / "models.lock").read_bytes()
+    assert not [name for name in packed if "/training/" in name or "/checkpoint/" in name]
 
 
 def test_the_unpacked_wheel_exports(wheel: Path, tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def export(
     checkpoint: Annotated[
         str,
         typer.Argument(
-            help="A folder with config.json, *.safetensors and the tokenizer; or a name: 'smolvlm-256m', 'owner/name'.",
+            help="Folder with config.json, *.safetensors and the tokenizer; or a name (`smol-edge models list`).",
             autocompletion=complete_model,
         ),
     ],

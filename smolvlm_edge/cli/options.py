@@ -26,7 +26,7 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="A bundle's folder, or a name: 'demo', 'smolvlm-256m' (see `smol-edge models list`), 'owner/name'.",
+        help=f"A bundle's folder, or a name: {', '.join((DEMO, *locked_models()))}, OWNER/NAME[@REVISION].",
         envvar=DEFAULT_VARIABLE,
         show_default=DEMO,
         autocompletion=complete_model,
