@@ -107,8 +107,8 @@ def test_a_bundle_of_a_release_before_adapters(bundle: Path) -> None:
 
 
 def test_no_bundle_there(tmp_path: Path, tiny_checkpoints: dict[str, Path]) -> None:
-    assert_run_fails(tmp_path / "nowhere", 3, "nowhere", "smol-edge export")
-    assert_run_fails(tmp_path / ("x" * 300), 3, "smol-edge export")
+    assert_run_fails(tmp_path / "nowhere", 3, "nowhere", "no folder", "smol-edge models list")
+    assert_run_fails(tmp_path / ("x" * 300), 3, "no folder")
     assert_run_fails(tiny_checkpoints["tiny-idefics3"], 3, "export it first")
 
 

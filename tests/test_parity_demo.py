@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from command import smol_edge
 
+pytest.importorskip("transformers")
+
 pytestmark = pytest.mark.parity
 
 ROOT = Path(__file__).parent.parent

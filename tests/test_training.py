@@ -9,6 +9,8 @@ import pytest
 
 from smolvlm_edge.demo.scenes import scenes
 
+pytest.importorskip("torch")
+
 pytestmark = [
     pytest.mark.parity,
     # what transformers and torch warn of on import is theirs to mend
