@@ -1,7 +1,7 @@
 """`smol-edge models`: what is known by name, what is on this machine, and how to fetch, check and remove it."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated
 
 import typer
@@ -22,6 +22,22 @@ NameArgument = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What `list` says of a model."""
+
+    name: str
+    about: str
+    repo: str
+    revision: str
+    licence: str | None
+    parameters: int | None
+    download_bytes: int | None
+    pinned: str
+    checkpoint: bool
+    bundles: list[str]
+
+
 @models.command("list")
 def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False) -> None:
     """The models that have a short name, and which of them are here."""
@@ -30,31 +46,29 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print one 
     rows, made = [], bundles.made()
     for model in locked_models().values():
         pinned = (model.repo, model.revision)
-        quants = sorted(each.recipe["name"] for each in made if (each.source, each.revision) == pinned)
-        size = sum(file.size for name, file in (model.files or {}).items() if name.endswith(".safetensors"))
         rows.append(
-            {
-                "name": model.alias,
-                "about": model.about,
-                "repo": model.repo,
-                "revision": model.revision,
-                "licence": model.licence,
-                "parameters": model.parameters,
-                "download_bytes": size or None,
-                "pinned": "sha256" if model.hashed else "commit",
-                "checkpoint": hub.cached(model.repo, model.revision) is not None,
-                "bundles": quants,
-            }
+            _Row(
+                name=model.alias,
+                about=model.about,
+                repo=model.repo,
+                revision=model.revision,
+                licence=model.licence,
+                parameters=model.parameters,
+                download_bytes=model.weight_bytes,
+                pinned="sha256" if model.hashed else "commit",
+                checkpoint=hub.cached(*pinned) is not None,
+                bundles=sorted(each.recipe["name"] for each in made if (each.source, each.revision) == pinned),
+            )
         )
     if as_json:
-        print(json.dumps(rows))
+        print(json.dumps([asdict(row) for row in rows]))
         return
     table = Table("name", "download", "pinned by", "here", "what for", box=None, pad_edge=False)
     table.columns[1].justify = "right"
     for row in rows:
-        here = [*(["checkpoint"] if row["checkpoint"] else []), *row["bundles"]]
-        size = f"{row['download_bytes'] / 1e6:,.0f} MB" if row["download_bytes"] else "?"
-        table.add_row(row["name"], size, row["pinned"], " ".join(here) or "-", row["about"])
+        here = [*(["checkpoint"] if row.checkpoint else []), *row.bundles]
+        size = f"{row.download_bytes / 1e6:,.0f} MB" if row.download_bytes else "?"
+        table.add_row(row.name, size, row.pinned, " ".join(here) or "-", row.about)
     Console(highlight=False, soft_wrap=True).print(table)
 
 

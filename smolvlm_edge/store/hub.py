@@ -30,7 +30,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import disable_progress_bars, tqdm
+from huggingface_hub.utils.tqdm import disable_progress_bars, tqdm
 
 TRIES = 4
 FIRST_WAIT = 1.0  # seconds before the second try; each wait is twice the one before
@@ -135,11 +135,11 @@ def is_offline() -> bool:
     return bool(constants.is_offline_mode())
 
 
-class _NoBar(tqdm):  # type: ignore[misc,type-arg]
+class _NoBar(tqdm):
     """For a look that takes no time worth a bar."""
 
     def __init__(self, *args: object, **options: object) -> None:
-        super().__init__(*args, **{**options, "disable": True})
+        super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
 
 
 def _patiently(call: Callable[[], T]) -> T:

@@ -38,8 +38,16 @@ class LockedModel:
     @property
     def hashed(self) -> bool:
         """Whether the weights are pinned by sha256, not by the commit alone."""
-        weights = [file for name, file in (self.files or {}).items() if name.endswith(".safetensors")]
-        return bool(weights) and all(file.sha256 for file in weights)
+        return bool(self._weights) and all(file.sha256 for file in self._weights)
+
+    @property
+    def weight_bytes(self) -> int | None:
+        """What the weights take, if it is known."""
+        return sum(file.size for file in self._weights) or None
+
+    @property
+    def _weights(self) -> list[LockedFile]:
+        return [file for name, file in (self.files or {}).items() if name.endswith(".safetensors")]
 
     def to_toml(self) -> str:
         """The entry as models.lock spells it."""
