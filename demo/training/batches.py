@@ -22,9 +22,10 @@ from smolvlm_edge.images import cut
 from smolvlm_edge.prompt import PromptEncoder
 
 TRAINING_MAKERS = {**MAKERS, "page": page}
-QUESTIONS = 6
+QUESTIONS = 9
 """Asked about one scene. They do not see each other, so each is like the only one."""
 READING = {"word", "string", "small text"}
+DESCRIBED = 0.5
 CONVERSATIONS = 0.15
 """Share of the scenes whose questions do see each other, as the turns of a conversation."""
 SORTED_BATCHES = 4
@@ -219,8 +220,8 @@ def _sequence(encoder: Encoder, scene: Scene, grids: list[tuple[int, int]], rand
 
 
 def _chosen(scene: Scene, random: Random) -> Iterator[Question]:
-    """Some of a scene's questions: the description always, and reading more often than the rest."""
-    first = [q for q in scene.questions if q.kind.startswith("describe")]
+    """Some of a scene's questions: the description half of the time, and reading more often than the rest."""
+    first = [q for q in scene.questions if q.kind.startswith("describe") and random.random() < DESCRIBED]
     rest = [q for q in scene.questions if not q.kind.startswith("describe")]
     rest.sort(key=lambda q: random.random() ** (1 / (4 if q.kind in READING else 1)), reverse=True)
     yield from (first + rest)[:QUESTIONS]

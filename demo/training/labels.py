@@ -14,8 +14,11 @@ from smolvlm_edge.demo.scenes.shapes import NAMES
 Labels = npt.NDArray[np.uint8]
 
 KINDS = ("nothing", *NAMES, "text", "bar", "line", "curve", "face")
-TARGETS = {"kind": len(KINDS), "colour": len(COLOURS) + 1, "character": 96, "index": 8}
-"""Classes of each target. Class 0 is nothing; `index` is a character's place within its string, 7 at most."""
+DRAWN = {"kind": len(KINDS), "colour": len(COLOURS) + 1, "character": 96, "index": 8}
+"""Classes of what is drawn. Class 0 is nothing; `index` is a character's place within its string, 7 at most."""
+MOST_PATCHES = 32
+TARGETS = {**DRAWN, "row": MOST_PATCHES + 1, "column": MOST_PATCHES + 1}
+"""And of where in its tile a patch lies, from 1: the decoder answers "where", and sees no positions but in order."""
 UNKNOWN = 255
 """Too small to be read, or counted from outside the tile."""
 LEAST_CAP = 5.0
@@ -33,12 +36,14 @@ def label(sketch: Sketch, rows: int, columns: int, tile: int, patch: int) -> Lab
             for column in range(columns):
                 part = whole[:, row * side : (row + 1) * side, column * side : (column + 1) * side].copy()
                 parts.append(_forget_beginnings(part))
-    return np.stack([*parts, _maps(sketch, tile, tile, patch)])
+    drawn = np.stack([*parts, _maps(sketch, tile, tile, patch)])
+    places = np.indices(drawn.shape[2:], np.uint8) + np.uint8(1)
+    return np.concatenate([drawn, np.broadcast_to(places, (len(drawn), *places.shape))], axis=1)
 
 
 def _maps(sketch: Sketch, width: int, height: int, patch: int) -> Labels:
     """Labels at the patches' centres of the picture squashed to some size."""
-    images = {target: Image.new("L", (width, height)) for target in TARGETS}
+    images = {target: Image.new("L", (width, height)) for target in DRAWN}
     canvases = {target: ImageDraw.Draw(image) for target, image in images.items()}
     across, down = width / sketch.units[0], height / sketch.units[1]
     for mark in sketch.marks:
@@ -95,7 +100,7 @@ def _paint_text(canvases: dict[str, ImageDraw.ImageDraw], text: Text, across: fl
 
 def _forget_beginnings(part: Labels) -> Labels:
     """Characters at a tile's left edge whose string begins in the tile before cannot be counted."""
-    for row in part[list(TARGETS).index("index")]:
+    for row in part[list(DRAWN).index("index")]:
         for x, value in enumerate(row):
             if value <= 1:
                 break

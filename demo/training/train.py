@@ -67,7 +67,7 @@ PAGES = {
 STAGES = (
     Stage("patches", 2700, 16, PAGES, learning_rate=2e-3, patch_loss=1.0, answer_loss=0.0),
     Stage("answers, encoder at rest", 1500, 16, SCENES, learning_rate=2e-3, patch_loss=0.0, answer_loss=1.0),
-    Stage("answers", 8000, 16, SCENES, learning_rate=5e-4, patch_loss=0.5, answer_loss=1.0),
+    Stage("answers", 6000, 16, SCENES, learning_rate=5e-4, patch_loss=0.5, answer_loss=1.0),
 )
 
 
@@ -156,7 +156,7 @@ class Trainer:
     def _new_optimisers(self) -> None:
         """Muon for the matrices (Jordan et al. 2024), AdamW for the rest."""
         named = [*self.model.named_parameters(), *self.heads.named_parameters()]
-        embeddings = ("embed", "kind", "colour", "character", "index")
+        embeddings = ("embed", *TARGETS)
         matrices = [p for name, p in named if p.ndim == 2 and not any(word in name for word in embeddings)]
         others = [p for name, p in named if not any(p is matrix for matrix in matrices)]
         self.optimisers = [
