@@ -20,6 +20,7 @@ import torch
 import transformers
 from pictures import CASES, STORY, Case
 from safetensors.torch import save_file
+from tiny_weights import scaled
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
@@ -262,17 +263,7 @@ def write_weights(folder: Path, plan: dict[str, Any]) -> None:
 
 def random_weight(random: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Larger than a freshly initialised model's: its attention would be flat and its answers all the same."""
-    noise = random.standard_normal(shape)
-    fan_in = np.prod(shape[1:])
-    if ".embeddings." in name:  # so small that the epsilon of the vision tower's first norm shows
-        return 0.05 * noise / (np.sqrt(fan_in) if "patch_embedding.weight" in name else 1)
-    if name.endswith(".bias"):
-        return 0.2 * noise
-    if len(shape) == 1:  # a norm
-        return 1 + 0.2 * noise
-    if name.endswith(("embed_tokens.weight", "lm_head.weight")):
-        return 0.4 * noise
-    return 1.5 * noise / np.sqrt(fan_in)
+    return scaled(random.standard_normal(shape), name)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -204,7 +204,8 @@ def test_no_right_to_read_it(
     hub: Hub, command: Command, status: int, headers: dict[str, str], words: list[str]
 ) -> None:
     hub.faults.append(Fault(r".", times=1000, status=status, headers=headers))
-    assert_fails(command("models", "pull", REPO), 3, REPO, *words)
+    for arguments in (("models", "pull", REPO), ("run", STORY, "--model", REPO, "--yes")):
+        assert_fails(command(*arguments), 3, REPO, *words)
 
 
 def test_no_hub_at_all(hub: Hub, command: Command) -> None:
@@ -233,7 +234,8 @@ def test_pickled_weights_are_refused_before_they_are_fetched(
     hub: Hub, command: Command, files: dict[str, bytes]
 ) -> None:
     hub.add("someone/old", {**{n: b for n, b in files.items() if n != "model.safetensors"}, "pytorch_model.bin": b"x"})
-    assert_fails(command("run", STORY, "--model", "someone/old", "--yes"), 1, "safetensors", "pickled")
+    for arguments in (("run", STORY, "--model", "someone/old", "--yes"), ("models", "pull", "someone/old")):
+        assert_fails(command(*arguments), 1, "safetensors", "pickled")
     assert not hub.bodies("pytorch_model.bin")
 
 

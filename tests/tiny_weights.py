@@ -81,13 +81,17 @@ def _random_weight(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
     need not be.
     """
     raw = np.random.PCG64([seed, crc32(name.encode())]).random_raw(int(np.prod(shape)))
-    noise = ((raw >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1).reshape(shape) * np.sqrt(3)
-    fan_in = np.prod(shape[1:])
+    return scaled(((raw >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1).reshape(shape) * np.sqrt(3), name)
+
+
+def scaled(noise: np.ndarray, name: str) -> np.ndarray:
+    """Noise of variance 1 as the tensor of that name."""
+    fan_in = np.prod(noise.shape[1:])
     if ".embeddings." in name:  # so small that the epsilon of the vision tower's first norm shows
         return 0.05 * noise / (np.sqrt(fan_in) if "patch_embedding.weight" in name else 1)
     if name.endswith(".bias"):
         return 0.2 * noise
-    if len(shape) == 1:  # a norm
+    if noise.ndim == 1:  # a norm
         return 1 + 0.2 * noise
     if name.endswith(("embed_tokens.weight", "lm_head.weight")):
         return 0.4 * noise

@@ -25,6 +25,7 @@ from smolvlm_edge.evaluation.questions import Metric
 from smolvlm_edge.evaluation.results import header, open_results
 from smolvlm_edge.evaluation.tsv import file_questions
 from smolvlm_edge.model import SmolVLM
+from smolvlm_edge.store import DEMO
 from smolvlm_edge.timings import peak_rss_bytes
 
 
@@ -54,8 +55,7 @@ def evaluate(
     Example: smol-edge eval
     Example: smol-edge eval MMStar.tsv --model ./smolvlm-256m-int4 --results mmstar.jsonl
     """
-    folder, split = find_model(model, quant, offline=offline, yes=yes), False if no_split else None
-    bundle = Bundle.open(folder)
+    split = False if no_split else None
     if questions is None:
         if metric is not None:
             raise RequestError("--metric goes with a file of questions: drawn scenes are scored to the letter")
@@ -64,6 +64,8 @@ def evaluate(
         if seed is not None:
             raise RequestError("--seed goes with drawn scenes: a file's questions are asked in its own order")
         asked = file_questions(questions, metric, limit, split)
+    folder = find_model(model, quant, offline=offline, yes=yes)
+    bundle = Bundle.open(folder)
     begin = header(sha256(folder / MANIFEST), asked.fingerprint, metric or "default", split, max_tokens)
     console = Console(stderr=True)
     columns = (TextColumn("question"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -75,7 +77,8 @@ def evaluate(
         task = progress.add_task("", total=asked.count)
         report = ask_all(vlm, asked, kept, max_tokens, on_answer=lambda: progress.advance(task))
     if as_json:
-        about = {"name": folder.resolve().name, "quant": bundle.recipe["name"]}
+        name = DEMO if model in {None, DEMO} else folder.resolve().name
+        about = {"name": name, "quant": bundle.recipe["name"]}
         print(json.dumps({"model": about, **report.to_dict(), "peak_rss_bytes": peak_rss_bytes()}, ensure_ascii=False))
     else:
         Console(highlight=False, soft_wrap=True).print(report.table())

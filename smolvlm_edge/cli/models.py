@@ -1,18 +1,17 @@
 """`smol-edge models`: what is known by name, what is on this machine, and how to fetch, check and remove it."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from smolvlm_edge.bundle import sha256
 from smolvlm_edge.cli.options import OfflineOption, complete_model
 from smolvlm_edge.errors import ModelNotFoundError, RequestError
 from smolvlm_edge.store import Source, bundles, fetch, resolve, verify
-from smolvlm_edge.store.lockfile import LockedFile, locked_models
+from smolvlm_edge.store.lockfile import locked_models
 
 models = typer.Typer(
     help="Models by name: list, pull, verify, path, rm, lock.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -123,11 +122,7 @@ def lock(name: NameArgument) -> None:
     source = _source(name)
     if source.locked is None:
         raise RequestError(f"{name} has no entry in models.lock: it begins with a name, a repository and a commit")
-    folder = fetch(source, offline=True)
-    found = {path.name: LockedFile(path.stat().st_size, sha256(path)) for path in folder.iterdir() if path.is_file()}
-    known = {**found, **(source.locked.files or {})}
-    complete = {file_name: found.get(file_name, file) for file_name, file in known.items()}
-    print(replace(source.locked, files=complete).to_toml(), end="")
+    print(source.locked.with_files_of(fetch(source, offline=True)).to_toml(), end="")
 
 
 def _source(name: str) -> Source:

@@ -5,7 +5,6 @@ HF_ENDPOINT and HF_HUB_OFFLINE. What this module adds is what it asks for, patie
 """
 
 import errno
-import json
 import os
 import sys
 import time
@@ -16,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from smolvlm_edge.config import read_json
 from smolvlm_edge.errors import DownloadError, ModelNotFoundError, SmolEdgeError, UnsupportedModelError
 from smolvlm_edge.store import CHECKPOINT_FILES, WEIGHTS
 
@@ -32,6 +32,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils.tqdm import disable_progress_bars, tqdm
 
+REFUSALS = (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError)
 TRIES = 4
 FIRST_WAIT = 1.0  # seconds before the second try; each wait is twice the one before
 
@@ -75,11 +76,6 @@ def missing(repo: str, revision: str | None, patterns: tuple[str, ...] = CHECKPO
     """
     with _in_words(repo, revision):
         files = _listing(repo, revision, patterns)
-    if not any(file.filename.endswith(WEIGHTS) for file in files):
-        raise UnsupportedModelError(
-            f"{repo} has no safetensors weights: pickled ones (.bin, .pt) can run programs and are not read; "
-            "save the model with safe_serialization=True"
-        )
     return Missing(sum(file.file_size or 0 for file in files if file.will_download), files[0].commit_hash)
 
 
@@ -89,13 +85,15 @@ def download(repo: str, revision: str | None, patterns: tuple[str, ...] = CHECKP
     Raises:
         ModelNotFoundError: No such repository or revision, or no right to read it.
         DownloadError: The hub cannot be reached or the disk is full.
+        UnsupportedModelError: The repository has no safetensors weights.
     """
     if not sys.stderr.isatty():
         disable_progress_bars()
     small = [pattern for pattern in patterns if not pattern.endswith(WEIGHTS)]
     with _in_words(repo, revision):
+        listing = _listing(repo, revision, patterns)
         folder = Path(_patiently(lambda: snapshot_download(repo, revision=revision, allow_patterns=small)))
-        for file in _listing(repo, folder.name, patterns):
+        for file in listing:
             if file.filename.endswith(WEIGHTS):
                 # in this thread: snapshot_download's own would finish their files before an interrupt counts
                 _patiently(partial(hf_hub_download, repo, file.filename, revision=folder.name))
@@ -105,16 +103,22 @@ def download(repo: str, revision: str | None, patterns: tuple[str, ...] = CHECKP
 def _has_weights(folder: Path) -> bool:
     """Whether the weights are there, all shards of them; the library knows only of what it listed itself."""
     if (index := folder / "model.safetensors.index.json").is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
-        return all((folder / shard).is_file() for shard in shards)
+        weight_map = read_json(index).get("weight_map")
+        return isinstance(weight_map, dict) and all((folder / str(name)).is_file() for name in weight_map.values())
     return any(folder.glob(f"*{WEIGHTS}"))
 
 
 def _listing(repo: str, revision: str | None, patterns: tuple[str, ...]) -> list[DryRunFileInfo]:
-    """The files that a download would bring or find in the cache."""
-    return _patiently(
+    """The files that a download would bring or find in the cache; weights are among them."""
+    files = _patiently(
         lambda: snapshot_download(repo, revision=revision, allow_patterns=[*patterns], dry_run=True, tqdm_class=_NoBar)
     )
+    if not any(file.filename.endswith(WEIGHTS) for file in files):
+        raise UnsupportedModelError(
+            f"{repo} has no safetensors weights: pickled ones (.bin, .pt) can run programs and are not read; "
+            "save the model with safe_serialization=True"
+        )
+    return files
 
 
 def remove(repo: str, commit: str) -> int:
@@ -147,27 +151,28 @@ def _patiently(call: Callable[[], T]) -> T:
     for attempt in range(TRIES - 1):
         try:
             return call()
-        except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        except OSError as error:
             if not _is_passing(error):
                 raise
             time.sleep(FIRST_WAIT * 2**attempt)
     return call()
 
 
-def _is_passing(error: Exception) -> bool:
+def _is_passing(error: BaseException) -> bool:
     status = _status(error)
-    if status is None:  # no reply at all
-        return isinstance(error, LocalEntryNotFoundError) and not isinstance(error.__cause__, OfflineModeIsEnabled)
-    return status == 429 or status >= 500
+    return status is not None and (status == 429 or status >= 500)  # a hub out of reach the library tries itself
 
 
-def _status(error: BaseException | None) -> int | None:
+def _status(error: BaseException) -> int | None:
     """The HTTP status behind an error of the library."""
+    return next((int(each.response.status_code) for each in _causes(error) if isinstance(each, HfHubHTTPError)), None)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what it was raised from: a look without a download wraps what a download raises as it is."""
     while error is not None:
-        if isinstance(error, HfHubHTTPError):
-            return int(error.response.status_code)
+        yield error
         error = error.__cause__
-    return None
 
 
 @contextmanager
@@ -177,32 +182,27 @@ def _in_words(repo: str, revision: str | None) -> Iterator[None]:
         yield
     except SmolEdgeError:
         raise
-    except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise ModelNotFoundError(_refusal(error, repo, revision)) from error
-    except LocalEntryNotFoundError as error:
-        if isinstance(error.__cause__, OfflineModeIsEnabled) or is_offline():
-            raise ModelNotFoundError(f"{repo} is not in the cache, and HF_HUB_OFFLINE forbids fetching it") from error
-        raise _refused_or_failed(error, repo, revision) from error
-    except HfHubHTTPError as error:
-        raise _refused_or_failed(error, repo, revision) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DownloadError(f"no space left in {constants.HF_HUB_CACHE}: make room and try again") from error
-        raise DownloadError(_trouble(repo, error)) from error
+    except OSError as error:  # the library's own are of this kind too
+        raise _explained(error, repo, revision) from error
     except Exception as error:  # whatever the HTTP library raises, whose name changes from one version to the next
         if type(error).__module__.partition(".")[0].startswith(("httpx", "httpcore", "requests", "urllib3")):
-            raise DownloadError(_trouble(repo, error)) from error
+            raise _explained(error, repo, revision) from error
         raise
 
 
-def _refused_or_failed(error: Exception, repo: str, revision: str | None) -> SmolEdgeError:
-    status = _status(error)
-    if status in (401, 403):
-        return ModelNotFoundError(_refusal(error, repo, revision))
-    return DownloadError(_trouble(repo, status or error.__cause__ or error))
+def _explained(error: Exception, repo: str, revision: str | None) -> SmolEdgeError:
+    causes = list(_causes(error))
+    refusal = next((each for each in causes if isinstance(each, REFUSALS)), None)
+    if refusal or _status(error) in {401, 403}:
+        return ModelNotFoundError(_refusal(refusal or error, repo, revision))
+    if is_offline() or any(isinstance(each, OfflineModeIsEnabled) for each in causes):
+        return ModelNotFoundError(f"{repo} is not in the cache, and HF_HUB_OFFLINE forbids fetching it")
+    if any(isinstance(each, OSError) and each.errno in {errno.ENOSPC, errno.EDQUOT} for each in causes):
+        return DownloadError(f"no space left in {constants.HF_HUB_CACHE}: make room and try again")
+    return DownloadError(_trouble(repo, _status(error) or causes[-1]))
 
 
-def _refusal(error: Exception, repo: str, revision: str | None) -> str:
+def _refusal(error: BaseException, repo: str, revision: str | None) -> str:
     page = f"{constants.ENDPOINT}/{repo}"
     match error:
         case GatedRepoError():

@@ -2,9 +2,11 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+
+from smolvlm_edge.bundle import sha256
 
 PLACES = (
     Path(__file__).parents[1] / "lock" / "models.lock",  # in a wheel
@@ -48,6 +50,13 @@ class LockedModel:
     @property
     def _weights(self) -> list[LockedFile]:
         return [file for name, file in (self.files or {}).items() if name.endswith(".safetensors")]
+
+    def with_files_of(self, folder: Path) -> "LockedModel":
+        """The same entry with the size and sha256 of every file in a verified folder."""
+        found = {
+            path.name: LockedFile(path.stat().st_size, sha256(path)) for path in folder.iterdir() if path.is_file()
+        }
+        return replace(self, files={**(self.files or {}), **found})
 
     def to_toml(self) -> str:
         """The entry as models.lock spells it."""
