@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 from uuid import uuid4
 
 from smolvlm_edge.bundle import MANIFEST, TOKENIZER_FILES, AdapterEntry, sha256, write_manifest
@@ -18,9 +19,20 @@ from smolvlm_edge.config import ImageConfig, ModelConfig, read_json
 from smolvlm_edge.errors import ExportError, IntegrityError, RequestError
 from smolvlm_edge.export.adapter import ADAPTER_WEIGHTS, Adapter
 from smolvlm_edge.export.architecture import GRAPHS
+from smolvlm_edge.export.calibration import (
+    CalibratedRounding,
+    Layers,
+    SampleMaker,
+    bundled_samples,
+    embed,
+    folder_samples,
+)
 from smolvlm_edge.export.checkpoint import HEAD, TOKEN_TABLE, Checkpoint
 from smolvlm_edge.export.formats import check_format
+from smolvlm_edge.export.rounding import Rounding, round_to_nearest
 from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder
+from smolvlm_edge.graphs import available_cores
+from smolvlm_edge.graphs.onnxruntime import OnnxRuntimeEngine
 from smolvlm_edge.prompt import PromptEncoder
 from smolvlm_edge.quantize import RECIPES, Recipe
 
@@ -39,6 +51,7 @@ def export_checkpoint(
     recipe: Recipe = RECIPES["int4"],
     *,
     adapter: Path | None = None,
+    calibration: Path | Literal["bundled"] | None = "bundled",
     force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
@@ -52,6 +65,8 @@ def export_checkpoint(
         out: Folder to make.
         recipe: Which matrix gets which number format.
         adapter: Folder of a PEFT LoRA adapter to merge into the checkpoint. If it holds a tokenizer, that is taken.
+        calibration: What runs through the model so that rounding keeps its answers: the bundled set, or a folder of
+            pictures and texts (see `folder_samples`); None rounds every value to the nearest, within seconds.
         force: Replace `out` if it exists.
         progress: Called after every layer.
 
@@ -78,7 +93,7 @@ def export_checkpoint(
     try:
         with _staged(target, force=force) as folder:
             _copy_tokenizer_files(checkpoint, adapter, folder, model)
-            _build_graphs(folder, weights, model, recipe, progress)
+            _build_graphs(folder, weights, model, recipe, calibration, progress)
             weights.check_all_used()
             source, revision = _source(checkpoint)
             producer = f"smol-edge {version('smol-edge')}"
@@ -140,7 +155,12 @@ def _check_vocabulary(weights: Checkpoint, model: ModelConfig) -> None:
 
 
 def _build_graphs(
-    folder: Path, checkpoint: Checkpoint, model: ModelConfig, recipe: Recipe, progress: Progress | None
+    folder: Path,
+    checkpoint: Checkpoint,
+    model: ModelConfig,
+    recipe: Recipe,
+    calibration: Path | Literal["bundled"] | None,
+    progress: Progress | None,
 ) -> None:
     # a piece per layer, one for the connector, the token table and the head each
     total, done = model.vision.num_hidden_layers + model.text.num_hidden_layers + 3, 0
@@ -152,12 +172,40 @@ def _build_graphs(
             if progress is not None:
                 progress(name, done, total)
 
-        builder = OnnxGraphBuilder(folder, name, recipe, on_layer)
+        rounding: Rounding = round_to_nearest
+        if name == "decoder" and calibration is not None and recipe.is_calibrated:
+            rounding = _calibrated(folder, checkpoint, model, calibration, progress)
+        builder = OnnxGraphBuilder(folder, name, recipe, on_layer, rounding)
         try:
             describe(builder, checkpoint, model)
             builder.save(version("smol-edge"))
         finally:
             builder.close()
+
+
+def _calibrated(
+    folder: Path,
+    checkpoint: Checkpoint,
+    model: ModelConfig,
+    calibration: Path | Literal["bundled"],
+    progress: Progress | None,
+) -> CalibratedRounding:
+    """Rounding for the decoder; the other graphs are in the folder already and take part."""
+    maker = SampleMaker(PromptEncoder(folder, model), ImageConfig.from_folder(folder), model)
+    samples = list(bundled_samples(maker) if calibration == "bundled" else folder_samples(calibration, maker))
+    threads = available_cores()
+    engine = OnnxRuntimeEngine(threads)
+    vision_encoder, connector, rounded_table = (
+        engine.graph(folder / f"{name}.onnx") for name in ("vision_encoder", "connector", "embed_tokens")
+    )
+    table = checkpoint.weight(TOKEN_TABLE, model.text.vocab_size, model.text.hidden_size).load()
+    tables = (lambda ids: table[ids]), (lambda ids: rounded_table(ids[None])[0])
+    embedded = []
+    for i, sample in enumerate(samples, start=1):
+        embedded.append(embed(sample, model, tables, lambda pixels: connector(vision_encoder(pixels))[0]))
+        if progress is not None:
+            progress("calibration set", i, len(samples))
+    return CalibratedRounding(Layers(checkpoint, model, folder, threads), embedded)
 
 
 def _copy_tokenizer_files(checkpoint: Path, adapter: Path | None, folder: Path, model: ModelConfig) -> None:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from smolvlm_edge.quantize.rounding import BlockQuantized
 
-PackedBlocks = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.uint8] | None]
+PackedBlocks = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float16], npt.NDArray[np.uint8] | None]
 """Codes, scales and zero points; no zero points means the middle of the range everywhere."""
 
 
@@ -28,12 +28,13 @@ def pack_codes(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]
 
 def pack_matmul_nbits(weight: BlockQuantized) -> PackedBlocks:
     """B [rows, blocks, bytes], scales [rows, blocks] and zero points [rows, bytes] or None for MatMulNBits."""
-    zero_points = None if weight.zero_points is None else pack_codes(weight.zero_points, weight.bits)
-    return pack_codes(weight.codes, weight.bits), weight.scales, zero_points
+    grid = weight.grid
+    zero_points = None if grid.zero_points is None else pack_codes(grid.zero_points, grid.bits)
+    return pack_codes(weight.codes, grid.bits), grid.scales, zero_points
 
 
 def pack_gather_block_quantized(weight: BlockQuantized) -> PackedBlocks:
     """Data [rows, bytes], scales [rows, blocks] and zero points or None for GatherBlockQuantized (axis 1 quantised)."""
     codes, scales, zero_points = pack_matmul_nbits(weight)
-    used = -(-weight.columns * weight.bits // 8)  # the operator's table has no filling at the end of a row
+    used = -(-weight.columns * weight.grid.bits // 8)  # the operator's table has no filling at the end of a row
     return np.ascontiguousarray(codes.reshape(len(codes), -1)[:, :used]), scales, zero_points

@@ -32,6 +32,11 @@ class Recipe:
         """The format of the matrix with that checkpoint name."""
         return next((format_ for pattern, format_ in self.rules if fnmatchcase(tensor, pattern)), FLOAT32)
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether its matrices are worth more than rounding to the nearest."""
+        return any(format_.kind == "blocks" and format_.bits < 8 for _, format_ in self.rules)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for bundle.json."""
         return {"name": self.name, "rules": [[pattern, asdict(format_)] for pattern, format_ in self.rules]}

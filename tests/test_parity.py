@@ -8,6 +8,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 import pytest
 from pictures import CASES
 from rig import TOLERANCE, Golden, Rig, assert_close, read_golden
@@ -198,21 +199,22 @@ def test_quantised_logits(rig: OpenRig, name: str, quant: str) -> None:
 
 @every_checkpoint
 @pytest.mark.parametrize("quant", LOWEST_LOGITS)
-def test_quantised_graphs_hold_the_rounded_weights(
+def test_quantised_graphs_compute_with_the_weights_that_they_hold(
     rig: OpenRig, tiny_checkpoints: dict[str, Path], tmp_path: Path, name: str, quant: str
 ) -> None:
-    """A checkpoint whose weights are rounded beforehand, exported as fp32, answers as the quantised bundle does."""
+    """A checkpoint of the weights that a bundle holds, exported as fp32, answers as the bundle does."""
+    held = held_weights(rig(name, quant).folder)
+    text = rig(name).model.bundle.model.text
+    query, key = (n * text.head_dim for n in (text.num_attention_heads, text.num_key_value_heads))
 
-    def rounded(key: str, weight: np.ndarray) -> np.ndarray:
-        weight = weight.astype(np.float32)
-        if weight.ndim != 2 or "position_embedding" in key:
-            return weight
-        if key.startswith("model.vision_model."):
-            return round_to_codes(weight, bits=8, block_size=weight.shape[1])
-        layer = key.startswith("model.text_model.layers.")
-        return round_to_codes(weight, bits=4 if layer and quant == "int4" else 8, block_size=32)
+    def replaced(key_: str, weight: np.ndarray) -> np.ndarray:
+        part = key_.split(".")[-2]
+        if part in ("q_proj", "k_proj", "v_proj") and "text_model" in key_:
+            start, stop = {"q_proj": (0, query), "k_proj": (query, query + key), "v_proj": (query + key, None)}[part]
+            return held[key_.replace(part, "qkv_proj")][start:stop]
+        return held.get(key_, weight.astype(np.float32))
 
-    folder = resaved(tiny_checkpoints[name], tmp_path, rounded)
+    folder = resaved(tiny_checkpoints[name], tmp_path, replaced)
     parts = Rig(export_checkpoint(folder, tmp_path / "bundle", RECIPES["fp32"]))
     goldens = [golden(name, case) for case in CASES]
     expected, logits = ([each.start(prompt) for prompt in goldens] for each in (parts, rig(name, quant)))
@@ -222,21 +224,36 @@ def test_quantised_graphs_hold_the_rounded_weights(
     assert relative_error(rig(name, quant).image_features(CASES["unsplit"]), features) < HIGHEST_FEATURE_ERROR
 
 
-def round_to_codes(weight: np.ndarray, bits: int, block_size: int) -> np.ndarray:
-    """What the recipes promise, row by row and block by block: 8 bits symmetric, 4 bits with a zero point."""
-    values = weight.copy()
-    for row in values:
-        for start in range(0, len(row), block_size):
-            block = row[start : start + block_size]
-            if bits == 8:
-                scale = np.abs(block).max() / 127
-                block[:] = scale * np.rint(block / scale)
-            else:
-                low, high = min(block.min(), 0), max(block.max(), 0)
-                scale = (high - low) / 15
-                zero_point = np.rint(-low / scale)
-                block[:] = scale * (np.clip(np.rint(block / scale) + zero_point, 0, 15) - zero_point)
-    return values
+def held_weights(bundle: Path) -> dict[str, np.ndarray]:
+    """Every matrix of a bundle, by ONNX Runtime's description of its operators (docs/ContribOperators.md)."""
+    matrices = {}
+    for file in sorted(bundle.glob("*.onnx")):
+        graph = ir.load(file).graph
+        stored = {name: value.const_value.numpy() for name, value in graph.initializers.items()}
+        for node in graph:
+            names = [value.name for value in node.inputs if value is not None and value.name.endswith(".codes")]
+            if not names:
+                continue
+            name = names[0].removesuffix(".codes")
+            codes, scales = stored[names[0]], stored[f"{name}.scales"].astype(np.float32)
+            if node.op_type == "DynamicQuantizeMatMul":
+                matrices[name] = codes.T.astype(np.float32) * scales[:, None]
+                continue
+            bits, size = node.attributes["bits"].value, node.attributes["block_size"].value
+            zero_points = np.full(scales.shape, 2 ** (bits - 1))
+            if f"{name}.zero_points" in stored:
+                zero_points = unpacked(stored[f"{name}.zero_points"], bits)[:, : scales.shape[1]]
+            values = unpacked(codes.reshape(len(codes), -1), bits).astype(np.float32)
+            columns = node.attributes["K"].value if "K" in node.attributes else values.shape[1]
+            steps, middles = (np.repeat(each, size, axis=1)[:, : values.shape[1]] for each in (scales, zero_points))
+            matrices[name] = ((values - middles.astype(np.float32)) * steps)[:, :columns]
+    return matrices
+
+
+def unpacked(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Codes [rows, n] out of bytes, the first one in the lowest bits."""
+    parts = [(codes >> shift) & (2**bits - 1) for shift in range(0, 8, bits)]
+    return np.stack(parts, axis=-1).reshape(len(codes), -1)
 
 
 # -- number formats of the checkpoint ---------------------------------------------------------------------------
@@ -266,5 +283,6 @@ def resaved(checkpoint: Path, folder: Path, change: Callable[[str, np.ndarray], 
     """A copy of a checkpoint inside `folder`, every weight changed."""
     copy = Path(shutil.copytree(checkpoint, folder / checkpoint.name))
     for file in copy.glob("*.safetensors"):
-        save_file({key: change(key, weight) for key, weight in load_file(file).items()}, file)
+        # contiguous, because save_file writes others wrongly without a word
+        save_file({key: np.ascontiguousarray(change(key, weight)) for key, weight in load_file(file).items()}, file)
     return copy

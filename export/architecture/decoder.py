@@ -20,20 +20,39 @@ def decoder(graph: GraphBuilder, checkpoint: Checkpoint, config: ModelConfig) ->
     graph.begin_cache(text)
     hidden, delta = inputs_embeds, None  # type: Value, Value | None
     for i in range(text.num_hidden_layers):
-        with graph.scope(f"layers.{i}"):
-            layer = _Layer(graph, checkpoint, config, i)
-            normed, hidden = layer.norm("input_layernorm", hidden, delta)
-            delta = layer.self_attention(normed)
-            normed, hidden = layer.norm("post_attention_layernorm", hidden, delta)
-            delta = layer.mlp(normed)
+        hidden, delta = decoder_layer(graph, checkpoint, config, i, hidden, delta)
         graph.layer_done()
-    normed, _ = graph.rms_norm(
-        "norm", hidden, delta, checkpoint.weight(f"{PREFIX}.norm.weight", text.hidden_size), text.rms_norm_eps
-    )
-    head = checkpoint.weight(HEAD, text.vocab_size, text.hidden_size)
-    logits = graph.linear("lm_head", graph.last_positions("last", normed, logits_to_keep), head)
+    logits = language_head(graph, checkpoint, config, hidden, delta, logits_to_keep)
     graph.layer_done()
     graph.output("logits", logits, "float32", ("batch", "logits", text.vocab_size))
+
+
+def decoder_layer(
+    graph: GraphBuilder, checkpoint: Checkpoint, config: ModelConfig, index: int, hidden: Value, delta: Value | None
+) -> tuple[Value, Value]:
+    """One layer: the residual stream before its MLP, and what the MLP adds to it; both [batch, sequence, hidden]."""
+    with graph.scope(f"layers.{index}"):
+        layer = _Layer(graph, checkpoint, config, index)
+        normed, hidden = layer.norm("input_layernorm", hidden, delta)
+        delta = layer.self_attention(normed)
+        normed, hidden = layer.norm("post_attention_layernorm", hidden, delta)
+        return hidden, layer.mlp(normed)
+
+
+def language_head(
+    graph: GraphBuilder,
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    hidden: Value,
+    delta: Value | None,
+    logits_to_keep: Value,
+) -> Value:
+    """Logits [batch, logits_to_keep, vocab_size] of the last positions of a residual stream."""
+    text = config.text
+    weight = checkpoint.weight(f"{PREFIX}.norm.weight", text.hidden_size)
+    normed, _ = graph.rms_norm("norm", hidden, delta, weight, text.rms_norm_eps)
+    head = checkpoint.weight(HEAD, text.vocab_size, text.hidden_size)
+    return graph.linear("lm_head", graph.last_positions("last", normed, logits_to_keep), head)
 
 
 class _Layer:

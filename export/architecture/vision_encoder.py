@@ -16,31 +16,39 @@ def vision_encoder(graph: GraphBuilder, checkpoint: Checkpoint, config: ModelCon
     vision = config.vision
     size, patches, hidden_size = vision.image_size, vision.patches_per_side**2, vision.hidden_size
     pixel_values = graph.input("pixel_values", "float32", ("tiles", vision.num_channels, size, size))
-    with graph.scope("embeddings"):
-        hidden = graph.patch_embedding(
-            pixel_values,
-            checkpoint.weight(
-                f"{PREFIX}.embeddings.patch_embedding.weight",
-                hidden_size,
-                vision.num_channels,
-                vision.patch_size,
-                vision.patch_size,
-            ),
-            checkpoint.weight(f"{PREFIX}.embeddings.patch_embedding.bias", hidden_size),
-            checkpoint.weight(f"{PREFIX}.embeddings.position_embedding.weight", patches, hidden_size),
-        )
-    delta: Value | None = None  # what the previous block adds to the residual stream
+    hidden, delta = patch_embeddings(graph, checkpoint, config, pixel_values), None  # type: Value, Value | None
     for i in range(vision.num_hidden_layers):
-        with graph.scope(f"layers.{i}"):
-            layer = _Layer(graph, checkpoint, config, f"{PREFIX}.encoder.layers.{i}")
-            normed, hidden = layer.norm("layer_norm1", hidden, delta)
-            delta = layer.self_attention(normed)
-            normed, hidden = layer.norm("layer_norm2", hidden, delta)
-            delta = layer.mlp(normed)
+        hidden, delta = vision_layer(graph, checkpoint, config, i, hidden, delta)
         graph.layer_done()
     weight, bias = (checkpoint.weight(f"{PREFIX}.post_layernorm.{part}", hidden_size) for part in ("weight", "bias"))
     last_hidden_state, _ = graph.layer_norm("post_layernorm", hidden, delta, weight, bias, vision.layer_norm_eps)
     graph.output("last_hidden_state", last_hidden_state, "float32", ("tiles", patches, hidden_size))
+
+
+def patch_embeddings(graph: GraphBuilder, checkpoint: Checkpoint, config: ModelConfig, pixel_values: Value) -> Value:
+    """[tiles, 3, H, W] -> [tiles, patches, vision hidden]."""
+    vision = config.vision
+    patches, hidden_size, patch_size = vision.patches_per_side**2, vision.hidden_size, vision.patch_size
+    weight = (hidden_size, vision.num_channels, patch_size, patch_size)
+    with graph.scope("embeddings"):
+        return graph.patch_embedding(
+            pixel_values,
+            checkpoint.weight(f"{PREFIX}.embeddings.patch_embedding.weight", *weight),
+            checkpoint.weight(f"{PREFIX}.embeddings.patch_embedding.bias", hidden_size),
+            checkpoint.weight(f"{PREFIX}.embeddings.position_embedding.weight", patches, hidden_size),
+        )
+
+
+def vision_layer(
+    graph: GraphBuilder, checkpoint: Checkpoint, config: ModelConfig, index: int, hidden: Value, delta: Value | None
+) -> tuple[Value, Value]:
+    """One layer: the residual stream before its MLP, and what the MLP adds to it; both [tiles, patches, hidden]."""
+    with graph.scope(f"layers.{index}"):
+        layer = _Layer(graph, checkpoint, config, f"{PREFIX}.encoder.layers.{index}")
+        normed, hidden = layer.norm("layer_norm1", hidden, delta)
+        delta = layer.self_attention(normed)
+        normed, hidden = layer.norm("layer_norm2", hidden, delta)
+        return hidden, layer.mlp(normed)
 
 
 class _Layer:

@@ -16,12 +16,14 @@ import onnx_ir as ir
 from smolvlm_edge.config import TextConfig
 from smolvlm_edge.errors import ExportError
 from smolvlm_edge.export.checkpoint import Weight
-from smolvlm_edge.quantize import BlockQuantized, Format, Recipe, round_blocks, round_rows
+from smolvlm_edge.export.rounding import Rounding, round_to_nearest
+from smolvlm_edge.quantize import BlockQuantized, Format, Recipe, round_rows
 from smolvlm_edge.quantize.packing import PackedBlocks, pack_gather_block_quantized, pack_matmul_nbits
 
 OPSETS = {"": 21, "com.microsoft": 1}
 IR_VERSION = 10
 MICROSOFT = "com.microsoft"
+FLOAT = int(ir.DataType.FLOAT)
 INLINE_BYTES = 1024  # smaller tensors stand in the graph file itself
 ALIGNMENT = 4096  # a tensor that starts on a page can be mapped as it lies
 INT8_ACTIVATIONS = 4  # accuracy_level; without it 8-bit MatMulNBits has no packed kernel and is 40 times slower
@@ -33,8 +35,15 @@ class OnnxGraphBuilder:
     Names: node `/layers.3/self_attn/o_proj/MatMulNBits`, its output `.../output_0`.
     """
 
-    def __init__(self, folder: Path, name: str, recipe: Recipe, on_layer: Callable[[], None]) -> None:
-        self.folder, self.name, self.recipe, self.layer_done = folder, name, recipe, on_layer
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        recipe: Recipe,
+        on_layer: Callable[[], None] = lambda: None,
+        rounding: Rounding = round_to_nearest,
+    ) -> None:
+        self.folder, self.name, self.recipe, self.layer_done, self.rounding = folder, name, recipe, on_layer, rounding
         self._scopes: list[str] = []
         self._nodes: list[ir.Node] = []
         self._inputs: list[ir.Value] = []
@@ -47,6 +56,10 @@ class OnnxGraphBuilder:
     def save(self, producer_version: str) -> None:
         """Write the graph file; the builder is finished then."""
         self.close()
+        ir.save(self.model(producer_version), self.folder / f"{self.name}.onnx")
+
+    def model(self, producer_version: str) -> ir.Model:
+        """What was built so far."""
         graph = ir.Graph(
             self._inputs,
             self._outputs,
@@ -55,8 +68,7 @@ class OnnxGraphBuilder:
             opset_imports=OPSETS,
             name=self.name,
         )
-        model = ir.Model(graph, ir_version=IR_VERSION, producer_name="smol-edge", producer_version=producer_version)
-        ir.save(model, self.folder / f"{self.name}.onnx")
+        return ir.Model(graph, ir_version=IR_VERSION, producer_name="smol-edge", producer_version=producer_version)
 
     def close(self) -> None:
         """Close the weight file."""
@@ -152,11 +164,11 @@ class OnnxGraphBuilder:
         self, weight: Weight, format_: Format, pack: Callable[[BlockQuantized], PackedBlocks]
     ) -> tuple[ir.Value, ir.Value, ir.Value | None]:
         """Codes, scales and zero points of a matrix, rounded block by block."""
-        rounded = round_blocks(weight.load(), format_.bits, format_.block_size, symmetric=format_.symmetric)
-        codes, scales, zero_points = pack(rounded)
+        codes, scales, zero_points = pack(self.rounding(weight, format_))
         return (
             self._weight(f"{weight.name}.codes", codes),
-            self._weight(f"{weight.name}.scales", scales),
+            # half the bytes on disk; the engine widens them once, when it opens the graph
+            self._node(f"{weight.name}.scales", "Cast", [self._weight(f"{weight.name}.scales", scales)], to=FLOAT),
             None if zero_points is None else self._weight(f"{weight.name}.zero_points", zero_points),
         )
 

@@ -5,7 +5,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,6 +27,9 @@ def export(
     adapter: Annotated[
         str | None, typer.Option(help="A PEFT LoRA adapter to merge in: a folder, or 'owner/name'.")
     ] = None,
+    calibrate: Annotated[
+        str, typer.Option(help="Folder of pictures and texts that int4 is fitted to, or 'none': sooner, worse.")
+    ] = "bundled",
     out: Annotated[
         Path | None, typer.Option(help="Folder to make.", show_default="./CHECKPOINT-QUANT or ./ADAPTER-QUANT")
     ] = None,
@@ -52,7 +55,15 @@ def export(
     out = out or Path(f"{_short_name(tuned or source)}-{quant}")
     start = time.perf_counter()
     with export_progress() as progress:
-        export_checkpoint(folder, out, RECIPES[quant], adapter=adapter_folder, force=force, progress=progress)
+        export_checkpoint(
+            folder,
+            out,
+            RECIPES[quant],
+            adapter=adapter_folder,
+            calibration=_calibration(calibrate),
+            force=force,
+            progress=progress,
+        )
     size_bytes = sum(file.stat().st_size for file in out.iterdir())
     export_s = round(time.perf_counter() - start, 3)
     if as_json:
@@ -62,6 +73,16 @@ def export(
     print(out)
     print(f"{size_bytes / 1e6:.0f} MB in {export_s:.1f} s. Try it:", file=sys.stderr)
     print(f"  smol-edge run photo.jpg 'Describe this image.' --model {shlex.quote(str(out))}", file=sys.stderr)
+
+
+def _calibration(value: str) -> Path | Literal["bundled"] | None:
+    match value:
+        case "none":
+            return None
+        case "bundled":
+            return "bundled"
+        case _:
+            return Path(value)
 
 
 def _short_name(source: Path | Source) -> str:

@@ -3,7 +3,7 @@
 import ctypes
 import os
 import platform
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 
 # Wheels since 1.29 report to their maker unless this is set before the import, which may already send an event.
@@ -58,6 +58,20 @@ class OnnxGraph:
         """Free the session."""
         self._session = None
         _return_freed_memory()
+
+
+class OnnxFunction:
+    """A graph with any inputs and outputs, by name."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._session = _session(path, threads)
+        self.output_names = [node.name for node in self._session.get_outputs()]
+
+    def __call__(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Floats]:
+        """Run the graph; inputs that it does not have are left out."""
+        known = {node.name for node in self._session.get_inputs()}
+        feeds = {name: array for name, array in inputs.items() if name in known}
+        return dict(zip(self.output_names, _run(self._session.run, self.output_names, feeds), strict=True))
 
 
 class OnnxDecoder:

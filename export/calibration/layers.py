@@ -1,0 +1,118 @@
+"""The decoder in fp32, one layer at a time, for those who want to see inside."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from smolvlm_edge.config import ModelConfig
+from smolvlm_edge.export.architecture.decoder import decoder_layer, language_head
+from smolvlm_edge.export.checkpoint import Checkpoint, Weight
+from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder
+from smolvlm_edge.graphs.onnxruntime import OnnxFunction
+from smolvlm_edge.quantize import RECIPES, Floats
+
+HIDDEN, DELTA, LOGITS = "hidden", "delta", "logits"
+Run = Callable[[Floats], dict[str, Floats]]
+"""inputs_embeds [positions, hidden] -> what was asked for, each [positions, width]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """The layers of a decoder; behind the last one, at index `len`, come the final norm and the head."""
+
+    checkpoint: Checkpoint
+    config: ModelConfig
+    folder: Path
+    """For files that live no longer than an open layer."""
+    threads: int
+
+    def __len__(self) -> int:
+        return self.config.text.num_hidden_layers
+
+    @contextmanager
+    def open(self, index: int, names: Collection[str] | None, replaced: Mapping[str, Floats]) -> Iterator[Run]:
+        """A layer as a function of one sequence.
+
+        Args:
+            index: Which layer.
+            names: What to return: by the name of a matrix, what that matrix is multiplied with; HIDDEN and DELTA, whose
+                sum is the layer's output; LOGITS of the head. None: all of it but the logits.
+            replaced: Values of matrices that stand in for the checkpoint's, by their names.
+        """
+        with TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as folder:
+            graph = _ObservedGraphBuilder(Path(folder), replaced)
+            self._build(graph, index)
+            names = graph.observed.keys() - {LOGITS} if names is None else names
+            run, labels = graph.open(names, self.threads)
+
+            def observe(inputs_embeds: Floats) -> dict[str, Floats]:
+                outputs = {label: batch[0] for label, batch in run(self._inputs(index, inputs_embeds)).items()}
+                return {name: outputs[label] for name, label in labels.items()}
+
+            yield observe
+
+    def advance(self, index: int, sequences: Collection[Floats], replaced: Mapping[str, Floats]) -> list[Floats]:
+        """What comes out of a layer, [positions, hidden] of every sequence."""
+        with self.open(index, (HIDDEN, DELTA), replaced) as run:
+            return [total(run(sequence)) for sequence in sequences]
+
+    def _build(self, graph: "_ObservedGraphBuilder", index: int) -> None:
+        text = self.config.text
+        hidden = graph.input("inputs_embeds", "float32", ("batch", "sequence", text.hidden_size))
+        if index < len(self):
+            graph.begin_cache(text)
+            hidden, delta = decoder_layer(graph, self.checkpoint, self.config, index, hidden, None)
+            graph.observed |= {HIDDEN: hidden, DELTA: delta}
+        else:
+            count = graph.input("logits_to_keep", "int64", (1,))
+            graph.observed[LOGITS] = language_head(graph, self.checkpoint, self.config, hidden, None, count)
+
+    def _inputs(self, index: int, inputs_embeds: Floats) -> dict[str, np.ndarray]:
+        text, length = self.config.text, len(inputs_embeds)
+        past = np.zeros((1, text.num_key_value_heads, 0, text.head_dim), np.float32)
+        return {
+            "inputs_embeds": inputs_embeds[None],
+            "logits_to_keep": np.array([length], np.int64),
+            "seqlens_k": np.array([length - 1], np.int32),
+            "total_sequence_length": np.array(length, np.int32),
+            **{f"past_key_values.{index}.{part}": past for part in ("key", "value")},
+        }
+
+
+class _ObservedGraphBuilder(OnnxGraphBuilder):
+    """Builds a graph of which any inner value can be an output."""
+
+    def __init__(self, folder: Path, replaced: Mapping[str, Floats]) -> None:
+        super().__init__(folder, "observed", RECIPES["fp32"])
+        self._replaced = replaced
+        self.observed: dict[str, ir.Value] = {}
+
+    def linear(self, name: str, x: ir.Value, weight: Weight, bias: Weight | None = None) -> ir.Value:
+        """As in every graph, but remembers x."""
+        self.observed[weight.name] = x
+        if weight.name in self._replaced:
+            values = self._replaced[weight.name]
+            weight = replace(weight, load=lambda: values)
+        return super().linear(name, x, weight, bias)
+
+    def open(self, names: Collection[str], threads: int) -> tuple[OnnxFunction, dict[str, str]]:
+        """The graph with these values as its only outputs, and under which name each comes; the rest is left out."""
+        self._outputs = []
+        for value in {id(self.observed[name]): self.observed[name] for name in names}.values():
+            self.output(f"observed.{len(self._outputs)}", value, "float32", ("batch", "sequence", "width"))
+        self.close()
+        model = self.model("")
+        RemoveUnusedNodesPass()(model)
+        ir.save(model, self.folder / "observed.onnx")
+        return OnnxFunction(self.folder / "observed.onnx", threads), {n: str(self.observed[n].name) for n in names}
+
+
+def total(values: Mapping[str, Floats]) -> Floats:
+    """The output of a layer."""
+    return values[HIDDEN] + values[DELTA]
