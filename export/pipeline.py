@@ -7,9 +7,10 @@ complete: whatever stops an export, no half-written bundle is left behind.
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 from uuid import uuid4
@@ -21,24 +22,28 @@ from smolvlm_edge.export.adapter import ADAPTER_WEIGHTS, Adapter
 from smolvlm_edge.export.architecture import GRAPHS
 from smolvlm_edge.export.calibration import (
     CalibratedRounding,
-    Layers,
+    DecoderLayers,
+    Sample,
     SampleMaker,
+    VisionLayers,
     bundled_samples,
-    embed,
+    embed_samples,
     folder_samples,
+    tiles_of,
 )
 from smolvlm_edge.export.checkpoint import HEAD, TOKEN_TABLE, Checkpoint
 from smolvlm_edge.export.formats import check_format
 from smolvlm_edge.export.rounding import Rounding, round_to_nearest
+from smolvlm_edge.export.smoothing import smooth
 from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder
 from smolvlm_edge.graphs import available_cores
-from smolvlm_edge.graphs.onnxruntime import OnnxRuntimeEngine
 from smolvlm_edge.prompt import PromptEncoder
 from smolvlm_edge.quantize import RECIPES, Recipe
 
 logger = logging.getLogger(__name__)
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+SMOOTHING_TILES = 16
 CHAT_TEMPLATE = ("chat_template.jinja", "chat_template.json")
 
 Progress = Callable[[str, int, int], None]
@@ -93,7 +98,8 @@ def export_checkpoint(
     try:
         with _staged(target, force=force) as folder:
             _copy_tokenizer_files(checkpoint, adapter, folder, model)
-            _build_graphs(folder, weights, model, recipe, calibration, progress)
+            samples = _samples(folder, model, calibration) if recipe.is_calibrated else []
+            _build_graphs(folder, weights, model, recipe, samples, progress)
             weights.check_all_used()
             source, revision = _source(checkpoint)
             producer = f"smol-edge {version('smol-edge')}"
@@ -154,14 +160,22 @@ def _check_vocabulary(weights: Checkpoint, model: ModelConfig) -> None:
             )
 
 
+def _samples(folder: Path, model: ModelConfig, calibration: Path | Literal["bundled"] | None) -> list[Sample]:
+    if calibration is None:
+        return []
+    maker = SampleMaker(PromptEncoder(folder, model), ImageConfig.from_folder(folder), model)
+    return list(bundled_samples(maker) if calibration == "bundled" else folder_samples(calibration, maker))
+
+
 def _build_graphs(
     folder: Path,
     checkpoint: Checkpoint,
     model: ModelConfig,
     recipe: Recipe,
-    calibration: Path | Literal["bundled"] | None,
+    samples: Sequence[Sample],
     progress: Progress | None,
 ) -> None:
+    threads = available_cores()
     # a piece per layer, one for the connector, the token table and the head each
     total, done = model.vision.num_hidden_layers + model.text.num_hidden_layers + 3, 0
     for name, describe in GRAPHS.items():
@@ -172,40 +186,22 @@ def _build_graphs(
             if progress is not None:
                 progress(name, done, total)
 
+        def on_sample(count: int, of: int) -> None:
+            if progress is not None:
+                progress("calibration set", count, of)
+
         rounding: Rounding = round_to_nearest
-        if name == "decoder" and calibration is not None and recipe.is_calibrated:
-            rounding = _calibrated(folder, checkpoint, model, calibration, progress)
+        if name == "vision_encoder" and (tiles := list(islice(tiles_of(samples), SMOOTHING_TILES))):
+            smooth(VisionLayers(checkpoint, model, folder, threads), tiles)
+        if name == "decoder" and samples:
+            embedded = embed_samples(samples, checkpoint, model, folder, threads, on_sample)
+            rounding = CalibratedRounding(DecoderLayers(checkpoint, model, folder, threads), embedded)
         builder = OnnxGraphBuilder(folder, name, recipe, on_layer, rounding)
         try:
             describe(builder, checkpoint, model)
             builder.save(version("smol-edge"))
         finally:
             builder.close()
-
-
-def _calibrated(
-    folder: Path,
-    checkpoint: Checkpoint,
-    model: ModelConfig,
-    calibration: Path | Literal["bundled"],
-    progress: Progress | None,
-) -> CalibratedRounding:
-    """Rounding for the decoder; the other graphs are in the folder already and take part."""
-    maker = SampleMaker(PromptEncoder(folder, model), ImageConfig.from_folder(folder), model)
-    samples = list(bundled_samples(maker) if calibration == "bundled" else folder_samples(calibration, maker))
-    threads = available_cores()
-    engine = OnnxRuntimeEngine(threads)
-    vision_encoder, connector, rounded_table = (
-        engine.graph(folder / f"{name}.onnx") for name in ("vision_encoder", "connector", "embed_tokens")
-    )
-    table = checkpoint.weight(TOKEN_TABLE, model.text.vocab_size, model.text.hidden_size).load()
-    tables = (lambda ids: table[ids]), (lambda ids: rounded_table(ids[None])[0])
-    embedded = []
-    for i, sample in enumerate(samples, start=1):
-        embedded.append(embed(sample, model, tables, lambda pixels: connector(vision_encoder(pixels))[0]))
-        if progress is not None:
-            progress("calibration set", i, len(samples))
-    return CalibratedRounding(Layers(checkpoint, model, folder, threads), embedded)
 
 
 def _copy_tokenizer_files(checkpoint: Path, adapter: Path | None, folder: Path, model: ModelConfig) -> None:

@@ -35,7 +35,7 @@ class Recipe:
     @property
     def is_calibrated(self) -> bool:
         """Whether its matrices are worth more than rounding to the nearest."""
-        return any(format_.kind == "blocks" and format_.bits < 8 for _, format_ in self.rules)
+        return any(format_.kind != "float32" for _, format_ in self.rules)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for bundle.json."""

@@ -11,7 +11,7 @@ from PIL import Image
 from smolvlm_edge import RequestError
 from smolvlm_edge.config import ImageConfig, ModelConfig
 from smolvlm_edge.export import export_checkpoint
-from smolvlm_edge.export.calibration import Layers, SampleMaker, bundled_samples, folder_samples
+from smolvlm_edge.export.calibration import DecoderLayers, SampleMaker, bundled_samples, folder_samples
 from smolvlm_edge.export.checkpoint import TOKEN_TABLE, Checkpoint
 from smolvlm_edge.graphs.onnxruntime import OnnxRuntimeEngine
 from smolvlm_edge.prompt import PromptEncoder
@@ -87,7 +87,7 @@ def test_a_damaged_picture_is_refused_by_name(own_set: Path, tmp_path: Path) -> 
 
 
 def test_layer_by_layer_is_the_whole_decoder(maker: SampleMaker, tiny_bundle, tmp_path: Path) -> None:
-    layers = Layers(Checkpoint(CHECKPOINT), maker.model, tmp_path, threads=2)
+    layers = DecoderLayers(Checkpoint(CHECKPOINT), maker.model, tmp_path, threads=2)
     ids = np.arange(50) % maker.model.text.vocab_size
     hidden = [table_of(maker)[ids]]
     decoder = OnnxRuntimeEngine(2).decoder(tiny_bundle("tiny-idefics3", "fp32") / "decoder.onnx")
@@ -113,7 +113,7 @@ def test_what_matrices_are_multiplied_with_is_what_transformers_multiplies_them_
     with torch.no_grad():
         model(input_ids=torch.from_numpy(ids[None]))
     given |= {name.replace("q_proj", "qkv_proj"): x for name, x in given.items()}
-    layers = Layers(Checkpoint(CHECKPOINT), maker.model, tmp_path, threads=2)
+    layers = DecoderLayers(Checkpoint(CHECKPOINT), maker.model, tmp_path, threads=2)
     hidden, seen = [table_of(maker)[ids]], 0
     for index in range(len(layers) + 1):
         with layers.open(index, None, {}) as run:

@@ -1,7 +1,18 @@
-"""Rounding by what the model does rather than by what its weights are: a calibration set runs through the decoder."""
+"""Rounding by what the model does rather than by what its weights are: a calibration set runs through its layers."""
 
-from smolvlm_edge.export.calibration.layers import Layers
+from smolvlm_edge.export.calibration.embedding import embed_samples
+from smolvlm_edge.export.calibration.layers import DecoderLayers, VisionLayers
 from smolvlm_edge.export.calibration.rounding import CalibratedRounding
-from smolvlm_edge.export.calibration.samples import Sample, SampleMaker, bundled_samples, embed, folder_samples
+from smolvlm_edge.export.calibration.samples import Sample, SampleMaker, bundled_samples, folder_samples, tiles_of
 
-__all__ = ["CalibratedRounding", "Layers", "Sample", "SampleMaker", "bundled_samples", "embed", "folder_samples"]
+__all__ = [
+    "CalibratedRounding",
+    "DecoderLayers",
+    "Sample",
+    "SampleMaker",
+    "VisionLayers",
+    "bundled_samples",
+    "embed_samples",
+    "folder_samples",
+    "tiles_of",
+]

@@ -1,5 +1,6 @@
-"""The decoder in fp32, one layer at a time, for those who want to see inside."""
+"""The model in fp32, one layer at a time, for those who want to see inside."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,19 +13,21 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from smolvlm_edge.config import ModelConfig
 from smolvlm_edge.export.architecture.decoder import decoder_layer, language_head
+from smolvlm_edge.export.architecture.vision_encoder import patch_embeddings, vision_layer
 from smolvlm_edge.export.checkpoint import Checkpoint, Weight
 from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder
 from smolvlm_edge.graphs.onnxruntime import OnnxFunction
 from smolvlm_edge.quantize import RECIPES, Floats
 
 HIDDEN, DELTA, LOGITS = "hidden", "delta", "logits"
+EMBEDDINGS = -1
 Run = Callable[[Floats], dict[str, Floats]]
-"""inputs_embeds [positions, hidden] -> what was asked for, each [positions, width]."""
+"""What goes into a layer, [positions, hidden] -> what was asked for, each [positions, width]."""
 
 
 @dataclass(frozen=True, slots=True)
-class Layers:
-    """The layers of a decoder; behind the last one, at index `len`, come the final norm and the head."""
+class Layers(ABC):
+    """The layers of one half of the model."""
 
     checkpoint: Checkpoint
     config: ModelConfig
@@ -32,8 +35,8 @@ class Layers:
     """For files that live no longer than an open layer."""
     threads: int
 
-    def __len__(self) -> int:
-        return self.config.text.num_hidden_layers
+    @abstractmethod
+    def __len__(self) -> int: ...
 
     @contextmanager
     def open(self, index: int, names: Collection[str] | None, replaced: Mapping[str, Floats]) -> Iterator[Run]:
@@ -47,12 +50,12 @@ class Layers:
         """
         with TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as folder:
             graph = _ObservedGraphBuilder(Path(folder), replaced)
-            self._build(graph, index)
+            graph.observed |= self._build(graph, index)
             names = graph.observed.keys() - {LOGITS} if names is None else names
             run, labels = graph.open(names, self.threads)
 
-            def observe(inputs_embeds: Floats) -> dict[str, Floats]:
-                outputs = {label: batch[0] for label, batch in run(self._inputs(index, inputs_embeds)).items()}
+            def observe(sequence: Floats) -> dict[str, Floats]:
+                outputs = {label: batch[0] for label, batch in run(self._inputs(index, sequence)).items()}
                 return {name: outputs[label] for name, label in labels.items()}
 
             yield observe
@@ -62,27 +65,66 @@ class Layers:
         with self.open(index, (HIDDEN, DELTA), replaced) as run:
             return [total(run(sequence)) for sequence in sequences]
 
-    def _build(self, graph: "_ObservedGraphBuilder", index: int) -> None:
+    @abstractmethod
+    def _build(self, graph: "_ObservedGraphBuilder", index: int) -> dict[str, ir.Value]:
+        """Describe a layer; its results."""
+
+    @abstractmethod
+    def _inputs(self, index: int, sequence: Floats) -> dict[str, np.ndarray]:
+        """What the graph of a layer is fed for one sequence."""
+
+
+class DecoderLayers(Layers):
+    """The decoder; behind the last layer, at index `len`, come the final norm and the head."""
+
+    def __len__(self) -> int:
+        return self.config.text.num_hidden_layers
+
+    def _build(self, graph: "_ObservedGraphBuilder", index: int) -> dict[str, ir.Value]:
         text = self.config.text
         hidden = graph.input("inputs_embeds", "float32", ("batch", "sequence", text.hidden_size))
-        if index < len(self):
-            graph.begin_cache(text)
-            hidden, delta = decoder_layer(graph, self.checkpoint, self.config, index, hidden, None)
-            graph.observed |= {HIDDEN: hidden, DELTA: delta}
-        else:
+        if index == len(self):
             count = graph.input("logits_to_keep", "int64", (1,))
-            graph.observed[LOGITS] = language_head(graph, self.checkpoint, self.config, hidden, None, count)
+            return {LOGITS: language_head(graph, self.checkpoint, self.config, hidden, None, count)}
+        graph.begin_cache(text)
+        hidden, delta = decoder_layer(graph, self.checkpoint, self.config, index, hidden, None)
+        return {HIDDEN: hidden, DELTA: delta}
 
-    def _inputs(self, index: int, inputs_embeds: Floats) -> dict[str, np.ndarray]:
-        text, length = self.config.text, len(inputs_embeds)
+    def _inputs(self, index: int, sequence: Floats) -> dict[str, np.ndarray]:
+        text, length = self.config.text, len(sequence)
         past = np.zeros((1, text.num_key_value_heads, 0, text.head_dim), np.float32)
         return {
-            "inputs_embeds": inputs_embeds[None],
+            "inputs_embeds": sequence[None],
             "logits_to_keep": np.array([length], np.int64),
             "seqlens_k": np.array([length - 1], np.int32),
             "total_sequence_length": np.array(length, np.int32),
             **{f"past_key_values.{index}.{part}": past for part in ("key", "value")},
         }
+
+
+class VisionLayers(Layers):
+    """The vision encoder; before its first layer, at index -1, come the embeddings of the patches."""
+
+    def __len__(self) -> int:
+        return self.config.vision.num_hidden_layers
+
+    def embed(self, tiles: Collection[Floats]) -> list[Floats]:
+        """[patches, hidden] of tiles [3, H, W]."""
+        with self.open(EMBEDDINGS, (HIDDEN,), {}) as run:
+            return [run(tile)[HIDDEN] for tile in tiles]
+
+    def _build(self, graph: "_ObservedGraphBuilder", index: int) -> dict[str, ir.Value]:
+        vision = self.config.vision
+        if index == EMBEDDINGS:
+            size = vision.image_size
+            pixel_values = graph.input("x", "float32", ("tiles", vision.num_channels, size, size))
+            return {HIDDEN: patch_embeddings(graph, self.checkpoint, self.config, pixel_values)}
+        hidden = graph.input("x", "float32", ("tiles", "patches", vision.hidden_size))
+        hidden, delta = vision_layer(graph, self.checkpoint, self.config, index, hidden, None)
+        return {HIDDEN: hidden, DELTA: delta}
+
+    def _inputs(self, index: int, sequence: Floats) -> dict[str, np.ndarray]:  # noqa: ARG002 - all layers alike
+        return {"x": sequence[None]}
 
 
 class _ObservedGraphBuilder(OnnxGraphBuilder):

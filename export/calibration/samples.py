@@ -1,7 +1,7 @@
 """What calibration runs through a model: conversations, and questions about pictures."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,9 +24,6 @@ SPLIT_EVERY = 6  # one scene in so many is cut into 2 × 2 tiles and a global on
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 DESCRIBE = "Describe this image."
 PROSE = Path(__file__).with_name("prose.jsonl")
-
-
-TokenTable = Callable[[npt.NDArray[np.int64]], Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,27 +112,12 @@ def folder_samples(folder: Path, maker: SampleMaker) -> Iterator[Sample]:
         yield from maker.text(_read(text))
 
 
-def embed(
-    sample: Sample,
-    model: ModelConfig,
-    tables: tuple[TokenTable, TokenTable],
-    image_features: Callable[[Floats], Floats],
-) -> tuple[Floats, Floats]:
-    """inputs_embeds [positions, hidden] of a sample, with either of two token tables and the same image features.
-
-    Args:
-        sample: The sample.
-        model: Whose sample it is.
-        tables: input_ids [positions] -> [positions, hidden].
-        image_features: pixel_values [1, 3, H, W] -> [image_seq_len, hidden].
-    """
-    first, second = (table(sample.input_ids) for table in tables)
-    places = sample.input_ids == model.image_token_id
-    if places.any():
-        tiles = (pixel_values for picture in sample.tiles for pixel_values in picture.pixel_values())
-        features = np.concatenate([image_features(pixel_values) for pixel_values in tiles])
-        first[places] = second[places] = features[: places.sum()]  # a long sample may end among its pictures
-    return first, second
+def tiles_of(samples: Iterable[Sample]) -> Iterator[Floats]:
+    """pixel_values [3, H, W] of every tile in them."""
+    for sample in samples:
+        for picture in sample.tiles:
+            for pixel_values in picture.pixel_values():
+                yield pixel_values[0]
 
 
 def _read(file: Path) -> str:
