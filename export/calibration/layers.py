@@ -60,6 +60,14 @@ class Layers(ABC):
 
             yield observe
 
+    def matrices(self, index: int) -> list[Weight]:
+        """What a layer multiplies with, in its order."""
+        with TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as folder:
+            graph = _ObservedGraphBuilder(Path(folder), {})
+            self._build(graph, index)
+            graph.close()
+            return graph.matrices
+
     def advance(self, index: int, sequences: Collection[Floats], replaced: Mapping[str, Floats]) -> list[Floats]:
         """What comes out of a layer, [positions, hidden] of every sequence."""
         with self.open(index, (HIDDEN, DELTA), replaced) as run:
@@ -134,10 +142,12 @@ class _ObservedGraphBuilder(OnnxGraphBuilder):
         super().__init__(folder, "observed", RECIPES["fp32"])
         self._replaced = replaced
         self.observed: dict[str, ir.Value] = {}
+        self.matrices: list[Weight] = []
 
     def linear(self, name: str, x: ir.Value, weight: Weight, bias: Weight | None = None) -> ir.Value:
         """As in every graph, but remembers x."""
         self.observed[weight.name] = x
+        self.matrices.append(weight)
         if weight.name in self._replaced:
             values = self._replaced[weight.name]
             weight = replace(weight, load=lambda: values)
