@@ -42,7 +42,7 @@ def export(
     Example: smol-edge export smolvlm-2.2b --adapter ./my-lora
     """
     try:
-        from smolvlm_edge.export import Adapter, check_output, export_checkpoint  # noqa: PLC0415 - an extra, and slow to import
+        from smolvlm_edge.export import Adapter, check_output, export_checkpoint  # noqa: PLC0415 - an extra, and slow
         from smolvlm_edge.quantize import RECIPES  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ExportError(f"exporting needs {error.name}: pip install 'smol-edge[export]'") from error

@@ -141,6 +141,8 @@ def find(source: Source, kind: Kind = CHECKPOINT, *, offline: bool = False, upda
         folder = hub.snapshot(source.repo, commit)
         wanted = _wanted(source, commit, kind, offline=offline)
         missing = {name: size for name, size in wanted.items() if not os.path.isfile(folder / name)}
+        if missing and not offline:
+            hub.commit_there(source.repo, commit)  # a refusal comes before anybody is asked whether to download
         if not (missing and offline):
             return Snapshot(source, kind, commit, folder, missing)
     if hub.is_offline():

@@ -97,6 +97,7 @@ def listed_here(repo: str, commit: str) -> dict[str, int] | None:
 
 def listed_there(repo: str, commit: str) -> dict[str, int]:
     """The files at the top of a repository and their bytes; raises as `commit_there`."""
+    commit_there(repo, commit)  # says at once that there is no hub; the listing would try for half a minute
     with _in_words(repo, commit):
         if snapshot(repo, commit).is_dir():  # another program made it: let the library list it, and keep the listing
             _fetch_quietly(repo, commit, [])
