@@ -18,7 +18,7 @@ from smolvlm_edge.decoding import decode, prefill
 from smolvlm_edge.detokenizer import Detokenizer
 from smolvlm_edge.errors import IntegrityError, RequestError
 from smolvlm_edge.graphs import Decoder, Engine, Floats, Graph
-from smolvlm_edge.images import MAX_EDGE, ImageSource, Tiles, cut, open_image
+from smolvlm_edge.images import MAX_EDGE, ImageSource, Tiles, check_image, cut, open_image
 from smolvlm_edge.prompt import ContentPart, Message, PromptEncoder
 from smolvlm_edge.sampling import Sampler, Sampling
 from smolvlm_edge.store.bundles import DEFAULT_QUANT, locate
@@ -266,6 +266,18 @@ class SmolVLM:
         if features:
             inputs_embeds[places] = np.concatenate(features)
         return inputs_embeds
+
+
+def check_request(images: Sequence[ImageSource], prompt: str, options: GenerateOptions) -> None:
+    """Refuse what every model would refuse; for who is about to fetch one.
+
+    Raises:
+        RequestError: The prompt is empty, or an option makes no sense.
+        ImageError: A picture is missing, or no picture.
+    """
+    _checked(prompt, options)
+    for image in images:
+        check_image(image)
 
 
 class _Graphs:
