@@ -133,7 +133,7 @@ class SmolVLM:
         start = time.perf_counter()
         bundle = Bundle.open(locate(model, quant, offline=offline))
         bundle.verify()
-        vlm = cls(bundle, OnnxRuntimeEngine(threads or _available_cores()), memory)
+        vlm = cls(bundle, OnnxRuntimeEngine(threads or available_cores()), memory)
         if memory == "balanced":
             vlm._graphs.open_text()
         vlm._load_ms = (time.perf_counter() - start) * 1000
@@ -352,7 +352,7 @@ def _finish_reason(stopped: bool, longest: bool) -> FinishReason | None:
     return "length" if longest else None
 
 
-def _available_cores() -> int:
+def available_cores() -> int:
     """Processors that this process may use; taskset leaves it fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
