@@ -24,7 +24,7 @@ from smolvlm_edge.quality import Text, TextFidelity, check_fit, measure, picture
 from smolvlm_edge.quality.pictures import Answer, Picture, PictureFidelity
 from smolvlm_edge.quality.report import Quality, Sizes
 from smolvlm_edge.quality.tensors import tensor_errors
-from smolvlm_edge.quantize import RECIPES, round_blocks, round_rows
+from smolvlm_edge.quantize import RECIPES, Format, Recipe
 
 DOWN = "model.text_model.layers.1.mlp.down_proj.weight"
 PROJECTION = "model.connector.modality_projection.proj.weight"
@@ -33,6 +33,7 @@ TABLE = "model.text_model.embed_tokens.weight"
 SENTENCES = "The keeper of the lighthouse wrote one line each day. On day 27 he wrote: the fog is back.\n" * 30
 PICTURE = Picture("gradient", np.indices((90, 150)).sum(axis=0).astype(np.uint8))
 ENGINE = OnnxRuntimeEngine(threads=1)
+NARROW = Recipe("narrow", (("*", Format("blocks", bits=4, block_size=32, symmetric=False)),))
 
 
 def tensors_of(checkpoint: Path) -> dict[str, np.ndarray]:
@@ -142,35 +143,40 @@ def test_the_windows_of_a_text_do_not_see_each_other(damaged: Bundle, reference:
     assert found[0].reference_perplexity == pytest.approx(found[1].reference_perplexity)
 
 
-@pytest.mark.parametrize(("quant", "text_bits"), [("int8", 9), ("int4", 5.125)])
-def test_matrices_are_read_as_they_were_rounded(
-    tiny_bundle, tiny_checkpoints: dict[str, Path], reference: Bundle, quant: str, text_bits: float
+@pytest.mark.parametrize("recipe", [RECIPES["int8"], NARROW], ids=["int8", "int4"])
+def test_matrices_are_read_as_the_engine_reads_them(
+    tiny_checkpoints: dict[str, Path], reference: Bundle, tmp_path: Path, recipe: Recipe
 ) -> None:
-    """The exporter rounds what the checkpoint holds; the table reads the graph files."""
+    bundle = Bundle.open(export_checkpoint(tiny_checkpoints["tiny-idefics3"], tmp_path / "bundle", recipe))
+    found = {tensor.name: tensor for tensor in tensor_errors(bundle, reference)}
     weights = tensors_of(tiny_checkpoints["tiny-idefics3"])
-    found = {
-        tensor.name: tensor for tensor in tensor_errors(Bundle.open(tiny_bundle("tiny-idefics3", quant)), reference)
-    }
-    attention = "model.text_model.layers.0.self_attn"
-    weights[f"{attention}.qkv_proj.weight"] = np.concatenate(
-        [weights[f"{attention}.{part}_proj.weight"] for part in "qkv"]
-    )
-    fc1, qkv = "model.vision_model.encoder.layers.0.mlp.fc1.weight", f"{attention}.qkv_proj.weight"
-    for name in (fc1, qkv, DOWN, TABLE, HEAD, PROJECTION):
-        weight = weights[name]
-        format_ = RECIPES[quant].format_of(name)
-        if format_.kind == "rows":
-            rounded = round_rows(weight).dequantize()
-        else:
-            rounded = round_blocks(weight, format_.bits, format_.block_size, symmetric=format_.symmetric).dequantize()
-        expected = np.linalg.norm(rounded - weight) / np.linalg.norm(weight)
-        assert found[name].shape == weight.shape
-        assert found[name].relative_error == pytest.approx(expected, rel=1e-5), name
-    assert found[qkv].bits_per_weight == text_bits, "codes, a float32 scale and a zero point for 32 of them"
-    assert found[TABLE].bits_per_weight == 9
-    assert found[fc1].bits_per_weight == 8 + 32 / 32, "a scale for a row of 32"
+    token_ids = np.arange(len(weights[TABLE]))[None]
+    table = ENGINE.graph(bundle.graph_path("embed_tokens"))(token_ids)[0]
+    # a tile for every input of the projection: 1 there, 0 elsewhere, among the 4 × 4 patches of the first token
+    tiles = np.zeros((512, 8, 8, 32), np.float32)
+    tiles[:, :4, :4] = np.eye(512, dtype=np.float32).reshape(512, 4, 4, 32)
+    projection = ENGINE.graph(bundle.graph_path("connector"))(tiles.reshape(512, 64, 32))[:, 0].T
+    for name, computed in ((TABLE, table), (PROJECTION, projection)):
+        expected = np.linalg.norm(computed - weights[name]) / np.linalg.norm(weights[name])
+        assert found[name].shape == weights[name].shape
+        assert found[name].relative_error == pytest.approx(expected, rel=1e-3)
+        code_bits = recipe.format_of(name).bits
+        assert code_bits < found[name].bits_per_weight < code_bits + 1.3, "scales and zero points are counted"
     errors = [tensor.relative_error for tensor in found.values()]
     assert errors == sorted(errors, reverse=True)
+    attention = "model.text_model.layers.0.self_attn"
+    assert found[f"{attention}.qkv_proj.weight"].shape == (64 + 32 + 32, 64), "queries, keys and values are one matrix"
+
+
+def test_int8_rows_are_read(tiny_bundle, tiny_checkpoints: dict[str, Path], reference: Bundle) -> None:
+    name = "model.vision_model.encoder.layers.0.mlp.fc1.weight"
+    weight = tensors_of(tiny_checkpoints["tiny-idefics3"])[name]
+    step = np.abs(weight).max(axis=1, keepdims=True) / 127
+    expected = np.linalg.norm(np.rint(weight / step) * step - weight) / np.linalg.norm(weight)
+    tensors = tensor_errors(Bundle.open(tiny_bundle("tiny-idefics3", "int8")), reference)
+    (found,) = (tensor for tensor in tensors if tensor.name == name)
+    assert found.relative_error == pytest.approx(expected, rel=1e-4)
+    assert found.bits_per_weight == 8 + 32 / weight.shape[1], "a float32 scale for every row"
 
 
 def test_answers_agree_up_to_the_first_difference() -> None:
@@ -291,6 +297,17 @@ def test_against_a_checkpoint(tiny_bundle, tiny_checkpoints: dict[str, Path], se
     assert ours == theirs
     assert ours["pictures"] == []
     assert 0 < ours["text"]["kl"] < 0.1
+
+
+def test_an_interrupt_leaves_no_reference_behind(
+    tiny_bundle, tiny_checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    interrupt = "import smolvlm_edge.quality\ndef measure(*_, **__): raise KeyboardInterrupt\n"
+    arguments = ("quality", tiny_bundle("tiny-idefics3", "int8"), "--against", tiny_checkpoints["tiny-idefics3"])
+    environment = {"TMPDIR": str(tmp_path)}
+    patch = f"{interrupt}smolvlm_edge.quality.measure = measure"
+    assert_fails(smol_edge(*arguments, "--text-only", env=environment, patch=patch), 130, "interrupted")
+    assert not list(tmp_path.iterdir())
 
 
 def test_two_bundles_side_by_side(tiny_bundle, sentences: Path, tmp_path: Path) -> None:

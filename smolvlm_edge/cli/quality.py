@@ -12,7 +12,7 @@ from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.cli.options import OfflineOption, QuantOption, ThreadsOption, export_progress, find_model
 from smolvlm_edge.cli.reference import reference_bundle
 from smolvlm_edge.errors import ExportError, RequestError
-from smolvlm_edge.model import available_cores
+from smolvlm_edge.graphs import available_cores
 
 WORST = 5
 

@@ -102,17 +102,17 @@ def drawn_pictures() -> list[Picture]:
 
 
 def pictures_from(paths: Sequence[Path]) -> list[Picture]:
-    """Picture files, and all files of folders.
+    """Picture files, and all files of folders but hidden ones.
 
     Raises:
         ImageError: One of them is no picture, or a folder is empty.
     """
     found = []
     for path in paths:
-        inside = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-        if not inside:
+        files = sorted(path.glob("[!.]*")) if path.is_dir() else [path]
+        if not files:
             raise ImageError(f"{path} holds no pictures")
-        found += [Picture(file.name, file) for file in inside]
+        found += [Picture(file.name, file) for file in files]
     for picture in found:
         open_image(picture.image)  # a bad one is found before minutes were spent on the others
     return found

@@ -1,6 +1,7 @@
 """Every matrix of a bundle beside the reference's, read from the graph files themselves."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ class Matrix:
     """Rows are outputs, or tokens of a table."""
     nbytes: int
     rows: Callable[[slice], Floats]
-    """Dequantised rows [some, columns]."""
+    """Reads and dequantises rows [some, columns]."""
 
 
 def tensor_errors(bundle: Bundle, reference: Bundle) -> tuple[TensorError, ...]:
@@ -60,21 +61,32 @@ def tensor_errors(bundle: Bundle, reference: Bundle) -> tuple[TensorError, ...]:
     """
     errors = []
     for graph in GRAPH_NAMES:
-        expected = {matrix.name: matrix for matrix in matrices(reference.graph_path(graph))}
-        for matrix in matrices(bundle.graph_path(graph)):
-            other = expected.get(matrix.name)
-            if other is None or other.shape != matrix.shape:
-                raise IntegrityError(
-                    f"{reference.folder} has no {matrix.name} of {list(matrix.shape)}: export both bundles again"
-                )
-            bits = 8 * matrix.nbytes / (matrix.shape[0] * matrix.shape[1])
-            errors.append(TensorError(matrix.name, matrix.shape, bits, _relative_error(matrix, other)))
+        with _opened(bundle.graph_path(graph)) as ours, _opened(reference.graph_path(graph)) as theirs:
+            for name, matrix in ours.items():
+                expected = theirs.get(name)
+                if expected is None or expected.shape != matrix.shape:
+                    raise IntegrityError(
+                        f"{reference.folder} has no {name} of {list(matrix.shape)}: export both bundles again"
+                    )
+                bits = 8 * matrix.nbytes / (matrix.shape[0] * matrix.shape[1])
+                errors.append(TensorError(name, matrix.shape, bits, _relative_error(matrix, expected)))
     return tuple(sorted(errors, key=lambda error: (-error.relative_error, error.name)))
 
 
-def matrices(path: Path) -> Iterator[Matrix]:
-    """The matrices of an ONNX graph; none is read before its rows are asked for."""
-    for node in ir.load(path).graph:
+@contextmanager
+def _opened(path: Path) -> Iterator[dict[str, Matrix]]:
+    """The matrices of an ONNX graph by name; a file that stayed mapped could not be removed on Windows."""
+    graph = ir.load(path).graph
+    try:
+        yield {matrix.name: matrix for matrix in _matrices(graph)}
+    finally:
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value.release()
+
+
+def _matrices(graph: ir.Graph) -> Iterator[Matrix]:
+    for node in graph:
         match node.op_type, node.inputs:
             case "MatMul", [_, weight] if weight is not None and weight.is_initializer():
                 yield _transposed(weight)
@@ -114,12 +126,11 @@ def _transposed(weight: ir.Value | None) -> Matrix:
 
 def _int8_rows(codes: ir.Value | None, scales: ir.Value | None) -> Matrix:
     """Int8 codes with a scale per row: value = scale * code. Codes are stored transposed."""
-    stored = _transposed(codes)
-    scale = _constant(scales).numpy()
+    stored, scale = _transposed(codes), _constant(scales)
     return replace(
         stored,
         nbytes=stored.nbytes + scale.nbytes,
-        rows=lambda part: stored.rows(part) * scale[part, None],
+        rows=lambda part: stored.rows(part) * scale.numpy()[part, None],
     )
 
 
