@@ -145,15 +145,16 @@ def _blocks(
     in_a_row = 8 * packed.nbytes // (bits * rows)
     columns = node.attributes["K"].as_int() if "K" in node.attributes else in_a_row  # a table's rows are not filled up
 
+    def spread(per_block: Array) -> Array:
+        return np.repeat(per_block, block_size, axis=1)[:, :columns]
+
     def dequantised(part: slice) -> Floats:
-        values = _unpack(packed.numpy()[part], bits).astype(np.float32)
+        values = _unpack(packed.numpy()[part], bits)[:, :columns].astype(np.float32)
         step = scale.numpy().reshape(rows, -1)[part].astype(np.float32)
         if zero_point is None:
-            zero = np.full(step.shape, 2 ** (bits - 1), np.uint8)
-        else:
-            zero = _unpack(zero_point.numpy().reshape(rows, -1)[part], bits)[:, : step.shape[1]]
-        step, zero = (np.repeat(each, block_size, axis=1)[:, :columns] for each in (step, zero))
-        return (values[:, :columns] - zero) * step
+            return (values - 2 ** (bits - 1)) * spread(step)
+        zero = _unpack(zero_point.numpy().reshape(rows, -1)[part], bits)[:, : step.shape[1]]
+        return (values - spread(zero)) * spread(step)
 
     parts = [packed, scale, *([] if zero_point is None else [zero_point])]
     return Matrix(_name(packed), (rows, columns), sum(part.nbytes for part in parts), dequantised)
