@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 WINDOW = 512
-TEXT = "On day 27 he wrote: the fog is back, the sea is quiet, the lamp burns. Nobody came.\n" * 16
+TEXT = "On day 27 he wrote: the fog is back, the sea is quiet, the lamp burns. Nobody came.\n" * 30
 
 
 def test_text_measures(tiny_checkpoints: dict[str, Path], tiny_bundle, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """`smol-edge quality`."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +14,7 @@ from smolvlm_edge.errors import ExportError, RequestError
 from smolvlm_edge.graphs import available_cores
 
 WORST = 5
+WIDTH = 1000  # of a table at most: a long line wraps, where a narrow column would cut names off
 
 
 def quality(
@@ -66,14 +66,14 @@ def quality(
         about = {"reference": against, **read_as, "prompt": prompt, "max_tokens": max_tokens}
         print(json.dumps({**about, "bundles": [each.to_dict() for each in found]}, ensure_ascii=False))
         return
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Console(highlight=False, soft_wrap=True, markup=False, width=WIDTH)
     console.print(f"text      {read.name}, {read.tokens:,} tokens in windows of {measuring.WINDOW}")
     if shown:
         console.print(f"pictures  {', '.join(each.name for each in shown)}: {prompt!r}, {max_tokens} tokens at most")
     worst = (measuring.worst_tensors(each, None if tensors else WORST) for each in found)
     for table in (measuring.summary(found), *worst):
         console.print()
-        console.print(table, width=sys.maxsize)
+        console.print(table)
 
 
 def _label(argument: str, arguments: list[str]) -> str:
