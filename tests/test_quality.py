@@ -261,6 +261,7 @@ def test_mistakes_are_one_line(tiny_bundle, reference: Bundle, tmp_path: Path) -
         ((bundle, *against, "--text", short), 2, ["less than two tokens", "--text"]),
         ((bundle, *against, "--plot", "plot.png"), 2, ["plot.png", ".svg"]),
         ((bundle, *against, "--images", tmp_path / "none.png"), 5, ["none.png"]),
+        ((bundle, *against, "--images", tmp_path, "--text-only"), 2, ["--text-only", "--images"]),
         ((tmp_path / "nowhere", *against), 3, ["nowhere"]),
         ((bundle, "--against", tmp_path / "nowhere", "--text-only"), 3, ["nowhere"]),
         ((bundle, "--against", bundle, "--text-only"), 2, ["quantised itself"]),

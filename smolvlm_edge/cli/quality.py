@@ -50,6 +50,8 @@ def quality(
 
     if plot is not None and not (plot.suffix == ".svg" and plot.parent.is_dir()):
         raise RequestError(f"--plot {plot}: name a file that ends in .svg, in a folder that exists")
+    if text_only and images:
+        raise RequestError("--text-only leaves pictures out: give it or --images")
     chosen = {_label(name, bundles): Bundle.open(find_model(name, quant, offline=True, yes=False)) for name in bundles}
     first, *_ = chosen.values()
     read = measuring.Text.from_file(text, first) if text else measuring.Text.default(first)
@@ -59,21 +61,23 @@ def quality(
         found = measuring.measure(
             chosen, reference, read, shown, engine, prompt=prompt, max_tokens=max_tokens, progress=progress
         )
-    if plot is not None:
-        plot.write_text(measuring.plot(found), encoding="utf-8")
     if as_json:
         read_as = {"text": read.name, "window": measuring.WINDOW}
         about = {"reference": against, **read_as, "prompt": prompt, "max_tokens": max_tokens}
         print(json.dumps({**about, "bundles": [each.to_dict() for each in found]}, ensure_ascii=False))
-        return
-    console = Console(highlight=False, soft_wrap=True, markup=False, width=WIDTH)
-    console.print(f"text      {read.name}, {read.tokens:,} tokens in windows of {measuring.WINDOW}")
-    if shown:
-        console.print(f"pictures  {', '.join(each.name for each in shown)}: {prompt!r}, {max_tokens} tokens at most")
-    worst = (measuring.worst_tensors(each, None if tensors else WORST) for each in found)
-    for table in (measuring.summary(found), *worst):
-        console.print()
-        console.print(table)
+    else:
+        console = Console(highlight=False, soft_wrap=True, markup=False, width=WIDTH)
+        console.print(f"text      {read.name}, {read.tokens:,} tokens in windows of {measuring.WINDOW}")
+        if shown:
+            console.print(
+                f"pictures  {', '.join(each.name for each in shown)}: {prompt!r}, {max_tokens} tokens at most"
+            )
+        worst = (measuring.worst_tensors(each, None if tensors else WORST) for each in found)
+        for table in (measuring.summary(found), *worst):
+            console.print()
+            console.print(table)
+    if plot is not None:
+        plot.write_text(measuring.plot(found), encoding="utf-8")
 
 
 def _label(argument: str, arguments: list[str]) -> str:
