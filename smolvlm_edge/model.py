@@ -1,6 +1,5 @@
 """SmolVLM: the object that a user holds. How an answer comes about is `SmolVLM.stream`."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from smolvlm_edge.config import ImageConfig
 from smolvlm_edge.decoding import decode, prefill
 from smolvlm_edge.detokenizer import Detokenizer
 from smolvlm_edge.errors import IntegrityError, RequestError
-from smolvlm_edge.graphs import Decoder, Engine, Floats, Graph
+from smolvlm_edge.graphs import Decoder, Engine, Floats, Graph, available_cores
 from smolvlm_edge.images import MAX_EDGE, ImageSource, Tiles, check_image, cut, open_image
 from smolvlm_edge.prompt import ContentPart, Message, PromptEncoder
 from smolvlm_edge.sampling import Sampler, Sampling
@@ -133,7 +132,7 @@ class SmolVLM:
         start = time.perf_counter()
         bundle = Bundle.open(locate(model, quant, offline=offline))
         bundle.verify()
-        vlm = cls(bundle, OnnxRuntimeEngine(threads or _available_cores()), memory)
+        vlm = cls(bundle, OnnxRuntimeEngine(threads or available_cores()), memory)
         if memory == "balanced":
             vlm._graphs.open_text()
         vlm._load_ms = (time.perf_counter() - start) * 1000
@@ -362,10 +361,3 @@ def _finish_reason(stopped: bool, longest: bool) -> FinishReason | None:
     if stopped:
         return "stop"
     return "length" if longest else None
-
-
-def _available_cores() -> int:
-    """Processors that this process may use; taskset leaves it fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
