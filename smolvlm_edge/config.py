@@ -157,7 +157,28 @@ class ImageConfig:
             IntegrityError: The file is missing, unreadable or incomplete.
             UnsupportedModelError: It switches off a step that this architecture needs.
         """
-        return _image_config(_image_processor(folder))
+        return cls.from_section(_image_processor(folder))
+
+    @classmethod
+    def from_section(cls, config: "_Section") -> Self:
+        """The same of the values that one file or section has."""
+        for step in ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"):
+            if not config.values.get(step, True):
+                raise UnsupportedModelError(f"{config.place}: {step}=false is not supported")
+        if config.integer("resample", 1) not in range(6):
+            raise IntegrityError(f"{config.place}: resample {config.values['resample']} is no filter of Pillow")
+        image_std = config.triple("image_std")
+        if not min(image_std) > 0:
+            raise IntegrityError(f"{config.place}: image_std must be positive, not {list(image_std)}")
+        return cls(
+            longest_edge=config.section("size").integer("longest_edge"),
+            tile_size=config.section("max_image_size").integer("longest_edge"),
+            split=bool(config.values.get("do_image_splitting", True)),
+            resample=config.integer("resample", 1),
+            rescale_factor=config.number("rescale_factor", 1 / 255),
+            image_mean=config.triple("image_mean"),
+            image_std=image_std,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +211,7 @@ class VideoConfig:
             max_frames, fps = config.integer("num_frames", 64), config.number("fps", 1)
         if max_frames < 1 or fps <= 0:
             raise IntegrityError(f"{config.place}: a video needs one frame or more and fps above 0")
-        return cls(frame=_image_config(config), max_frames=max_frames, fps=fps)
+        return cls(frame=ImageConfig.from_section(config), max_frames=max_frames, fps=fps)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -272,26 +293,6 @@ def _part_of_processor(folder: Path, key: str) -> _Section | None:
     file = folder / "processor_config.json"
     processor = _Section(read_json(file) if file.is_file() else {}, file.name)
     return processor.section(key) if key in processor.values else None
-
-
-def _image_config(section: _Section) -> ImageConfig:
-    for step in ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"):
-        if not section.values.get(step, True):
-            raise UnsupportedModelError(f"{section.place}: {step}=false is not supported")
-    if section.integer("resample", 1) not in range(6):
-        raise IntegrityError(f"{section.place}: resample {section.values['resample']} is no filter of Pillow")
-    image_std = section.triple("image_std")
-    if not min(image_std) > 0:
-        raise IntegrityError(f"{section.place}: image_std must be positive, not {list(image_std)}")
-    return ImageConfig(
-        longest_edge=section.section("size").integer("longest_edge"),
-        tile_size=section.section("max_image_size").integer("longest_edge"),
-        split=bool(section.values.get("do_image_splitting", True)),
-        resample=section.integer("resample", 1),
-        rescale_factor=section.number("rescale_factor", 1 / 255),
-        image_mean=section.triple("image_mean"),
-        image_std=image_std,
-    )
 
 
 def _vision_config(section: _Section) -> VisionConfig:

@@ -56,7 +56,7 @@ def write_clip(
     with av.open(str(path), "w", options=options or {}) as container:
         stream: Any = container.add_stream(codec, rate=Fraction(rate).limit_denominator(1001))
         stream.height, stream.width = pictures[0].shape[:2]
-        stream.pix_fmt, stream.gop_size = pixel_format, gop
+        stream.pix_fmt, stream.gop_size, stream.bit_rate = pixel_format, gop, 4_000_000
         if rotation:
             stream.set_display_rotation(rotation)
         if milliseconds:

@@ -160,7 +160,7 @@ def whole_ids(processor: Any, conversation: Conversation) -> list[int]:
 def frame_levels(processor: Any) -> dict[str, np.ndarray]:
     """Grey levels uint8 [frames, 3, 32, 32] of frames brought to 64 pixels and squashed to a tile."""
     levels = {}
-    for width, height in ((48, 36), (37, 91), (320, 180)):
+    for width, height in ((48, 36), (90, 160), (320, 180)):
         frames = np.stack([np.asarray(draw(width, height, seed)) for seed in (1, 2)])
         output = processor.video_processor([frames], do_sample_frames=False, return_tensors="np")
         pixel_values = np.asarray(output["pixel_values"])[0]

@@ -229,7 +229,8 @@ def test_a_list_of_frames(tmp_path: Path) -> None:
     clip = read(Video(pictures, fps=10))
     assert seen(clip) == [0, 19]
     assert clip.timeline.times == (0, 1.9)
-    assert seen(read(Video([Image.fromarray(each) for each in pictures], frames=3))) == [0, 9, 19]
+    half = read(Video([Image.fromarray(each) for each in pictures[:10]], fps=5, frames=3))
+    assert seen(half) == [0, 4, 9]
 
 
 # -- what cannot be read --------------------------------------------------------------------------------------------
@@ -257,16 +258,27 @@ def test_damaged_files(tmp_path: Path) -> None:
     assert_refused(data[: len(data) // 2], "the video", "damaged or cut off")
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "webm"])
-def test_a_file_that_ends_too_soon_says_where(tmp_path: Path, suffix: str) -> None:
+def half_a_file(path: Path) -> Path:
+    """The first half of six seconds that cannot be compressed."""
     pictures = [np.random.default_rng(number).integers(0, 255, (64, 64, 3), np.uint8) for number in range(60)]
-    options = {"movflags": "faststart"} if suffix == "mp4" else {}
-    codec = "libvpx-vp9" if suffix == "webm" else "libx264"
-    whole = write_clip(tmp_path / f"whole.{suffix}", pictures, options=options, gop=5, codec=codec).read_bytes()
-    path = tmp_path / f"cut.{suffix}"
+    options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
+    codec = "libvpx-vp9" if path.suffix == ".webm" else "libx264"
+    whole = write_clip(path, pictures, options=options, gop=5, codec=codec).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "webm", "flv"])
+def test_a_file_that_ends_too_soon_says_so(tmp_path: Path, suffix: str) -> None:
+    path = half_a_file(tmp_path / f"cut.{suffix}")
     assert_refused(path, path.name, "cut off")
     assert len(read(path, end=1.5).frames) == 2, "what is there can be had"
+
+
+@pytest.mark.parametrize("suffix", ["avi", "ts"])
+def test_where_a_file_does_not_say_its_length_half_of_it_is_a_shorter_video(tmp_path: Path, suffix: str) -> None:
+    clip = read(half_a_file(tmp_path / f"cut.{suffix}"))
+    assert clip.timeline.duration == pytest.approx(3, abs=0.3)
 
 
 def test_files_without_pictures(tmp_path: Path) -> None:

@@ -79,9 +79,12 @@ class Container:
         except ImportError as error:
             raise VideoError(f"{name} is a video: to read it, pip install 'smol-edge[video]'") from error
         self._name, self._av_error = name, av.FFmpegError
-        source = file if isinstance(file, BytesIO) else f"file:{file}"  # a name like concat:a is no protocol
+        source: BytesIO | str = f"file:{file}"  # a name like concat:a is no protocol
+        if isinstance(file, BytesIO):
+            file.seek(0)
+            source = file
         with self._decoding():
-            self._container: InputContainer = av.open(source, format=format_of(file))
+            self._container: InputContainer = av.open(source, "r", format=format_of(file))
             self._stream = self._pictures()
             self._stream.thread_type = "AUTO"
             self._time_base = float(self._stream.time_base or 1)
@@ -142,7 +145,7 @@ class Container:
         elif stream.frames:
             duration = stream.frames / frame_rate
         elif self._container.duration:
-            duration = self._container.duration / 1_000_000
+            duration = self._container.duration / 1_000_000 - self._start  # FLV and Matroska count from zero
         else:
             return self._count(frame_rate)
         return frame_rate, max(1, round(duration * frame_rate))
@@ -203,5 +206,5 @@ class Container:
 
 def _upright(frame: "VideoFrame") -> Image.Image:
     turn = ROTATIONS.get(round(frame.rotation) % 360)
-    image: Image.Image = frame.to_image()
+    image = Image.fromarray(frame.to_ndarray(format="rgb24"))
     return image if turn is None else image.transpose(turn)
