@@ -134,8 +134,8 @@ def test_places_and_videos_must_match(encoder: PromptEncoder) -> None:
 
 @pytest.mark.parametrize("size", ["48x36", "90x160", "320x180"])
 def test_frames_are_those_of_smolvlms_video_processor(size: str) -> None:
-    """But for its resizing by torchvision, which rounds otherwise than Pillow, and resizes upright frames in another
-    order: by a grey level or two, and few of them."""
+    """But for its resizing by torchvision, which rounds otherwise than Pillow, and takes the two directions of an
+    upright frame in another order: three grey levels at most."""
     width, height = map(int, size.split("x"))
     rules = VideoConfig.from_folder(SMOLVLM2)
     rules = replace(rules, frame=replace(rules.frame, longest_edge=64, tile_size=32))
