@@ -14,6 +14,7 @@ from smolvlm_edge.cli.eval import evaluate
 from smolvlm_edge.cli.export import export
 from smolvlm_edge.cli.info import info
 from smolvlm_edge.cli.models import models
+from smolvlm_edge.cli.quality import quality
 from smolvlm_edge.cli.run import run
 from smolvlm_edge.errors import SmolEdgeError
 
@@ -21,13 +22,15 @@ INTERRUPTED, TERMINATED = 130, 143
 
 app = typer.Typer(
     help="Export SmolVLM-type checkpoints to ONNX without torch, and run them on a plain CPU.",
-    epilog="Exit codes: 0 ok, 1 runtime error, 2 usage, 3 no model, 4 damaged model, 5 bad picture, 130 interrupt.",
+    epilog="Exit codes: 0 ok, 1 runtime error, 2 usage, 3 no model, 4 damaged model, 5 bad picture or video, "
+    "130 interrupt.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 app.command()(export)
 app.command()(run)
 app.command("eval")(evaluate)
+app.command()(quality)
 app.command()(info)
 app.add_typer(models, name="models")
 

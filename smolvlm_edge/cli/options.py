@@ -1,8 +1,10 @@
 """Options that several commands take, and the model that they mean."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from smolvlm_edge.model import MAX_THREADS
 from smolvlm_edge.store import DEFAULT_VARIABLE, DEMO
 from smolvlm_edge.store.bundles import Plan, locate
 from smolvlm_edge.store.lockfile import locked_models
@@ -37,9 +40,18 @@ OfflineOption = Annotated[bool, typer.Option("--offline", help="Open no connecti
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Download and export without asking.")]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option("--threads", min=1, help="Threads of the engine.", show_default="available processors"),
+    typer.Option(
+        "--threads", min=1, max=MAX_THREADS, help="Threads of the engine.", show_default="available processors"
+    ),
 ]
 NoSplitOption = Annotated[bool, typer.Option("--no-split", help="One tile per picture: faster, coarser.")]
+
+
+def seconds(time: str) -> float:
+    """A time as seconds, MM:SS or H:MM:SS."""
+    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d+)?", time):
+        raise typer.BadParameter(f"{time!r} is no time: give seconds or MM:SS")
+    return reduce(lambda total, part: 60 * total + float(part), time.split(":"), 0.0)
 
 
 def find_model(model: str | None, quant: Quant, *, offline: bool, yes: bool) -> Path:
@@ -47,10 +59,17 @@ def find_model(model: str | None, quant: Quant, *, offline: bool, yes: bool) -> 
 
     def agree(plan: Plan) -> bool:
         print(f"note: {plan}", file=sys.stderr)
-        return yes or (sys.stdin.isatty() and sys.stderr.isatty() and typer.confirm("Continue?", err=True))
+        return yes or (sys.stdin.isatty() and sys.stderr.isatty() and _confirmed())
 
     with export_progress() as progress:
         return locate(model, quant, offline=offline, agree=agree, progress=progress)
+
+
+def _confirmed() -> bool:
+    try:
+        return typer.confirm("Continue?", err=True)
+    except typer.Abort:  # Ctrl-C
+        raise KeyboardInterrupt from None
 
 
 @contextmanager
