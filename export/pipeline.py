@@ -181,6 +181,7 @@ def _build_graphs(
     progress: Progress | None,
 ) -> None:
     threads = available_cores()
+    stored: dict[bytes, tuple[str, int]] = {}
     # a piece per layer, one for the connector, the token table and the head each
     total, done = model.vision.num_hidden_layers + model.text.num_hidden_layers + 3, 0
     for name, describe in GRAPHS.items():
@@ -201,7 +202,7 @@ def _build_graphs(
         if name == "decoder" and samples:
             embedded = embed_samples(samples, checkpoint, model, folder, threads, on_sample)
             rounding = CalibratedRounding(DecoderLayers(checkpoint, model, folder, threads), embedded)
-        builder = OnnxGraphBuilder(folder, name, recipe, on_layer, rounding)
+        builder = OnnxGraphBuilder(folder, name, recipe, on_layer, rounding, stored)
         try:
             describe(builder, checkpoint, model)
             builder.save(version("smol-edge"))

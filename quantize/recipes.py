@@ -20,6 +20,18 @@ class Format:
     block_size: int = 0
     symmetric: bool = True
 
+    def nbytes(self, rows: int, columns: int) -> int:
+        """Bytes that a matrix takes on disk: codes, scales and zero points."""
+        match self.kind:
+            case "float32":
+                return 4 * rows * columns
+            case "rows":
+                return rows * (columns + 4)
+            case "blocks":
+                blocks = -(-columns // self.block_size)
+                zero_points = 0 if self.symmetric else -(-blocks * self.bits // 8)
+                return rows * (blocks * (self.block_size * self.bits // 8 + 2) + zero_points)
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:

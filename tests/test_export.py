@@ -18,10 +18,12 @@ from smolvlm_edge import ExportError
 from smolvlm_edge.bundle import GRAPH_NAMES, Bundle
 from smolvlm_edge.cli.export import Quant
 from smolvlm_edge.export import export_checkpoint
+from smolvlm_edge.export.checkpoint import TOKEN_TABLE
 from smolvlm_edge.quantize import RECIPES
 
 ACCIDENT = """
 import os, signal
+from smolvlm_edge.export.checkpoint import TOKEN_TABLE
 from smolvlm_edge.export.pipeline import OnnxGraphBuilder
 save = OnnxGraphBuilder.save
 def accident(self, version):
@@ -240,3 +242,11 @@ def test_weights_are_outside_the_graph_files_and_start_on_pages(tiny_bundle) -> 
     assert all(tensor.offset % 4096 == 0 for tensor in external)
     table = np.asarray(next(tensor for tensor in external if tensor.name == "lm_head.weight").numpy())
     assert table.shape[1] == Bundle.open(bundle).model.text.vocab_size
+
+
+@pytest.mark.parametrize(("name", "quant", "once"), [("tiny-smolvlm", "int8", True), ("tiny-idefics3", "int8", False)])
+def test_a_table_that_is_the_head_too_is_stored_once(tiny_bundle, name: str, quant: str, once: bool) -> None:
+    graphs = [ir.load(tiny_bundle(name, quant) / f"{graph}.onnx").graph for graph in ("embed_tokens", "decoder")]
+    table, head = (graphs[0].initializers[f"{TOKEN_TABLE}.codes"], graphs[1].initializers["lm_head.weight.codes"])
+    places = {(each.const_value.location, each.const_value.offset) for each in (table, head)}
+    assert (len(places) == 1) == once

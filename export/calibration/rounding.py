@@ -6,8 +6,12 @@ import numpy as np
 
 from smolvlm_edge.export.calibration.layers import DELTA, HIDDEN, Layers, total
 from smolvlm_edge.export.checkpoint import Weight
+from smolvlm_edge.export.rounding import round_to_nearest
 from smolvlm_edge.quantize import BlockQuantized, Floats, Format
 from smolvlm_edge.quantize.gptq import gptq, retarget
+
+EXACT_BITS = 8
+"""From here on, rounding to the nearest loses too little to be made up for."""
 
 
 class CalibratedRounding:
@@ -35,8 +39,11 @@ class CalibratedRounding:
         """The codes of the next matrix."""
         while weight.name not in self._wanted:
             self._next_layer()
-        gram, cross = self._observe(weight.name)
-        rounded = gptq(retarget(weight.load(), gram, cross), gram, format_)
+        if format_.bits >= EXACT_BITS:
+            rounded = round_to_nearest(weight, format_)
+        else:
+            gram, cross = self._observe(weight.name)
+            rounded = gptq(retarget(weight.load(), gram, cross), gram, format_)
         self._replaced[weight.name] = rounded.dequantize()
         return rounded
 

@@ -6,6 +6,7 @@ node is built, so that one matrix at a time is in memory.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,8 +43,21 @@ class OnnxGraphBuilder:
         recipe: Recipe,
         on_layer: Callable[[], None] = lambda: None,
         rounding: Rounding = round_to_nearest,
+        stored: dict[bytes, tuple[str, int]] | None = None,
     ) -> None:
+        """Begin a graph.
+
+        Args:
+            folder: Of the bundle.
+            name: Of the graph.
+            recipe: Which matrix gets which number format.
+            on_layer: Called after every layer.
+            rounding: Makes the codes of a matrix.
+            stored: Where the bundle's arrays lie, by their sha256: file and offset. Graphs that are given the same
+                one store an array that they share, such as a token table that is the head too, once.
+        """
         self.folder, self.name, self.recipe, self.layer_done, self.rounding = folder, name, recipe, on_layer, rounding
+        self._stored = {} if stored is None else stored
         self._scopes: list[str] = []
         self._nodes: list[ir.Node] = []
         self._inputs: list[ir.Value] = []
@@ -305,11 +319,15 @@ class OnnxGraphBuilder:
         return self._initializers[name]
 
     def _write(self, name: str, array: npt.NDArray[np.generic]) -> ir.ExternalTensor:
-        self._data.write(bytes(-self._data.tell() % ALIGNMENT))
-        offset = self._data.tell()
-        self._data.write(array.data.cast("B"))
+        data = array.data.cast("B")
+        digest = sha256(data).digest()
+        if digest not in self._stored:
+            self._data.write(bytes(-self._data.tell() % ALIGNMENT))
+            self._stored[digest] = self._data_name, self._data.tell()
+            self._data.write(data)
+        file, offset = self._stored[digest]
         return ir.ExternalTensor(
-            self._data_name,
+            file,
             offset,
             array.nbytes,
             ir.DataType.from_numpy(array.dtype),
