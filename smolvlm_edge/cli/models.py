@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.cli.options import OfflineOption, complete_model
 from smolvlm_edge.errors import ModelNotFoundError, RequestError
 from smolvlm_edge.store import Source, bundles, fetch, resolve, verify
@@ -56,7 +57,7 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print one 
                 download_bytes=model.weight_bytes,
                 pinned="sha256" if model.hashed else "commit",
                 checkpoint=hub.cached(*pinned) is not None,
-                bundles=sorted(each.recipe["name"] for each in made if (each.source, each.revision) == pinned),
+                bundles=sorted(_label(each) for each in made if (each.source, each.revision) == pinned),
             )
         )
     if as_json:
@@ -123,6 +124,11 @@ def lock(name: NameArgument) -> None:
     if source.locked is None:
         raise RequestError(f"{name} has no entry in models.lock: it begins with a name, a repository and a commit")
     print(source.locked.with_files_of(fetch(source, offline=True)).to_toml(), end="")
+
+
+def _label(bundle: Bundle) -> str:
+    targets = "" if bundle.targets == ("onnx",) else "-" + "-".join(bundle.targets)
+    return f"{bundle.recipe['name']}{targets}"
 
 
 def _source(name: str) -> Source:

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from smolvlm_edge.graphs.engines import EngineName, target_of
 from smolvlm_edge.store import DEFAULT_VARIABLE, DEMO
 from smolvlm_edge.store.bundles import Plan, locate
 from smolvlm_edge.store.lockfile import locked_models
@@ -35,6 +36,9 @@ ModelOption = Annotated[
 QuantOption = Annotated[Quant, typer.Option("--quant", help="Number format of a model that is named.")]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Open no connection.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Download and export without asking.")]
+EngineOption = Annotated[
+    EngineName | None, typer.Option("--engine", help="What computes.", show_default="what the bundle holds graphs for")
+]
 ThreadsOption = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="Threads of the engine.", show_default="available processors"),
@@ -42,7 +46,7 @@ ThreadsOption = Annotated[
 NoSplitOption = Annotated[bool, typer.Option("--no-split", help="One tile per picture: faster, coarser.")]
 
 
-def find_model(model: str | None, quant: Quant, *, offline: bool, yes: bool) -> Path:
+def find_model(model: str | None, quant: Quant, engine: EngineName | None = None, *, offline: bool, yes: bool) -> Path:
     """The bundle that the options mean; on a terminal, asks before a download and shows its progress."""
 
     def agree(plan: Plan) -> bool:
@@ -50,7 +54,7 @@ def find_model(model: str | None, quant: Quant, *, offline: bool, yes: bool) -> 
         return yes or (sys.stdin.isatty() and sys.stderr.isatty() and typer.confirm("Continue?", err=True))
 
     with export_progress() as progress:
-        return locate(model, quant, offline=offline, agree=agree, progress=progress)
+        return locate(model, quant, target_of(engine), offline=offline, agree=agree, progress=progress)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Bundles that were made of a model's name: one folder per source, commit and recipe in the user's cache."""
+"""Bundles that were made of a model's name: one folder per source, commit, recipe and target in the user's cache."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from smolvlm_edge.bundle import MANIFEST, Bundle
+from smolvlm_edge.bundle import MANIFEST, Bundle, Target
 from smolvlm_edge.errors import ExportError, ModelNotFoundError, RequestError
 from smolvlm_edge.store import Source, default_model, fetch, resolve
 from smolvlm_edge.store.verified import home
@@ -24,6 +24,7 @@ class Plan:
 
     source: Source
     quant: str
+    target: Target
     download_bytes: int
     folder: Path
 
@@ -35,21 +36,23 @@ class Plan:
 def locate(
     model: str | Path | None,
     quant: str = DEFAULT_QUANT,
+    target: Target = "onnx",
     *,
     offline: bool = False,
     agree: Callable[[Plan], bool] = lambda _: True,
     progress: Progress | None = None,
 ) -> Path:
     """The bundle that a name means, made if need be; arguments and errors as in `resolve` and `bundle_folder`."""
-    target = resolve(model or default_model())
-    if isinstance(target, Path):
-        return target
-    return bundle_folder(target, quant, offline=offline, agree=agree, progress=progress)
+    found = resolve(model or default_model())
+    if isinstance(found, Path):
+        return found
+    return bundle_folder(found, quant, target, offline=offline, agree=agree, progress=progress)
 
 
 def bundle_folder(
     source: Source,
     quant: str,
+    target: Target = "onnx",
     *,
     offline: bool = False,
     agree: Callable[[Plan], bool] = lambda _: True,
@@ -62,6 +65,7 @@ def bundle_folder(
     Args:
         source: The checkpoint.
         quant: A recipe's name.
+        target: What it holds graphs for.
         offline: Open no connection.
         agree: Asked before anything is downloaded or exported.
         progress: As `export_checkpoint` takes it.
@@ -72,9 +76,9 @@ def bundle_folder(
         DownloadError, IntegrityError, ExportError: As fetch and export raise them.
     """
     commit = _known_commit(source)
-    if commit and (folder := _folder(source, commit, quant)) and (folder / MANIFEST).is_file():
+    if commit and (folder := _folder(source, commit, quant, target)) and (folder / MANIFEST).is_file():
         return folder
-    plan = _plan(source, quant, offline=offline)
+    plan = _plan(source, quant, target, offline=offline)
     if not agree(plan):
         raise RequestError(f"{source.name} was not fetched: agree, or pass --yes")
     return _make(plan, offline=offline, progress=progress)
@@ -94,16 +98,16 @@ def remove(source: Source) -> int:
     return freed
 
 
-def _plan(source: Source, quant: str, *, offline: bool) -> Plan:
+def _plan(source: Source, quant: str, target: Target, *, offline: bool) -> Plan:
     from smolvlm_edge.store import hub  # noqa: PLC0415 - slow to import
 
     commit = _known_commit(source)
     if commit and hub.cached(source.repo, source.revision):
-        return Plan(source, quant, 0, _folder(source, commit, quant))
+        return Plan(source, quant, target, 0, _folder(source, commit, quant, target))
     if offline:
         raise ModelNotFoundError(f"{source.name} is not here: fetch it once with: smol-edge models pull {source.name}")
     missing = hub.missing(source.repo, source.revision)
-    return Plan(source, quant, missing.size, _folder(source, missing.commit, quant))
+    return Plan(source, quant, target, missing.size, _folder(source, missing.commit, quant, target))
 
 
 def _make(plan: Plan, *, offline: bool, progress: Progress | None) -> Path:
@@ -117,7 +121,8 @@ def _make(plan: Plan, *, offline: bool, progress: Progress | None) -> Path:
         if not (plan.folder / MANIFEST).is_file():
             for left in plan.folder.parent.glob(f".{plan.folder.name}.*.partial"):
                 shutil.rmtree(left, ignore_errors=True)  # of a run that was killed: nobody else holds the lock
-            export_checkpoint(fetch(plan.source, offline=offline), plan.folder, RECIPES[plan.quant], progress=progress)
+            checkpoint = fetch(plan.source, offline=offline)
+            export_checkpoint(checkpoint, plan.folder, RECIPES[plan.quant], targets=[plan.target], progress=progress)
     return plan.folder
 
 
@@ -131,8 +136,9 @@ def _known_commit(source: Source) -> str | None:
     return snapshot.name if snapshot else None
 
 
-def _folder(source: Source, commit: str, quant: str) -> Path:
-    return home() / "bundles" / f"{_stem(source)}@{commit[:12]}-{quant}-{_recipe_digest(quant)}"
+def _folder(source: Source, commit: str, quant: str, target: Target) -> Path:
+    suffix = "" if target == "onnx" else f"-{target}"
+    return home() / "bundles" / f"{_stem(source)}@{commit[:12]}-{quant}-{_recipe_digest(quant)}{suffix}"
 
 
 def _stem(source: Source) -> str:
