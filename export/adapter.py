@@ -13,7 +13,6 @@ token table, that function changes in the head too, although in training the hea
 advises to untie the model before. Here each of the two becomes what the unmerged model computes with.
 """
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smolvlm_edge.config import ModelConfig
-from smolvlm_edge.errors import IntegrityError, ModelNotFoundError, UnsupportedModelError
+from smolvlm_edge.errors import IntegrityError
 from smolvlm_edge.export.adapter_config import MERGE_WITH_PEFT, AdapterConfig
 from smolvlm_edge.export.checkpoint import (
     HEAD,
@@ -36,8 +35,8 @@ from smolvlm_edge.export.checkpoint import (
     name_some,
     read_tensors,
 )
+from smolvlm_edge.formats import ADAPTER_WEIGHTS, check_adapter_format
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _TABLE_MODULE, _HEAD_MODULE = TOKEN_TABLE.removesuffix(".weight"), HEAD.removesuffix(".weight")
 
 _A, _B, _B_BIAS = "lora_A.weight", "lora_B.weight", "lora_B.bias"
@@ -70,13 +69,8 @@ class Adapter:
             UnsupportedModelError: A kind of adapter that cannot be merged here.
             IntegrityError: A file is damaged, or holds a tensor that is no part of a LoRA adapter.
         """
+        check_adapter_format(folder)
         config = AdapterConfig.from_folder(folder)
-        if not os.path.isfile(folder / ADAPTER_WEIGHTS):
-            if os.path.isfile(folder / "adapter_model.bin"):
-                raise UnsupportedModelError(
-                    f"{folder / 'adapter_model.bin'} is pickled: load the adapter with PEFT and save it as safetensors"
-                )
-            raise ModelNotFoundError(f"{folder} has no {ADAPTER_WEIGHTS}: name the folder of a PEFT adapter")
         modules: dict[str, dict[str, Weight]] = {}
         unknown = []
         for stored, weight in read_tensors(folder / ADAPTER_WEIGHTS).items():

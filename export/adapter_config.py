@@ -5,7 +5,6 @@ tuners/tuners_utils.py `check_target_module_exists` (targets).
 """
 
 import math
-import os
 import re
 import sys
 from collections.abc import Mapping
@@ -14,9 +13,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from smolvlm_edge.config import LARGEST, read_json
-from smolvlm_edge.errors import IntegrityError, ModelNotFoundError, UnsupportedModelError
+from smolvlm_edge.errors import IntegrityError, UnsupportedModelError
+from smolvlm_edge.formats import ADAPTER_CONFIG
 
-ADAPTER_CONFIG = "adapter_config.json"
 MERGE_WITH_PEFT = "merge it with PEFT first (merge_and_unload, save_pretrained) and export the result"
 
 # variants of LoRA that are no plain sum or are trained for other modules than their tensors' names say
@@ -56,17 +55,9 @@ class AdapterConfig:
         """Read adapter_config.json. Where the base model came from, and its task, are of no interest.
 
         Raises:
-            ModelNotFoundError: No adapter in that folder.
             UnsupportedModelError: An adapter that is no LoRA, or a variant of LoRA that is not supported.
             IntegrityError: The file is unreadable, or a value is of the wrong type.
         """
-        if not os.path.isfile(folder / ADAPTER_CONFIG):
-            hint = (
-                "it is a whole checkpoint: export it without --adapter"
-                if os.path.isfile(folder / "config.json")
-                else "name the folder of a PEFT adapter"
-            )
-            raise ModelNotFoundError(f"{folder} has no {ADAPTER_CONFIG} ({hint})")
         values = _Values(read_json(folder / ADAPTER_CONFIG))
         values.refuse_unsupported()
         tokens = values.get("trainable_token_indices", (list, dict), {})

@@ -20,10 +20,10 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from smolvlm_edge.config import read_json
-from smolvlm_edge.errors import IntegrityError, ModelNotFoundError, UnsupportedModelError
+from smolvlm_edge.errors import IntegrityError, UnsupportedModelError
+from smolvlm_edge.formats import INDEX_FILE, SINGLE_FILE
 
 WEIGHT_TYPES = ("F32", "F16", "BF16")
-SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 TOKEN_TABLE, HEAD = "model.text_model.embed_tokens.weight", "lm_head.weight"
 
 # what trainers put before or into a name: PEFT, DataParallel, torch.compile; `model.` may be missing or doubled
@@ -158,10 +158,6 @@ def _refuse_packed(file: Path, stored: str) -> None:
 def _weight_files(folder: Path) -> list[Path]:
     if os.path.isfile(single := folder / SINGLE_FILE):
         return [single]
-    if not os.path.isfile(folder / INDEX_FILE):
-        raise ModelNotFoundError(
-            f"{folder} holds no {SINGLE_FILE} and no {INDEX_FILE}: name the folder of a safetensors checkpoint"
-        )
     weight_map = read_json(folder / INDEX_FILE).get("weight_map")
     if not isinstance(weight_map, dict):
         raise IntegrityError(f"{folder / INDEX_FILE} has no weight_map")

@@ -17,12 +17,12 @@ from uuid import uuid4
 from smolvlm_edge.bundle import MANIFEST, TOKENIZER_FILES, AdapterEntry, Target, sha256, write_manifest
 from smolvlm_edge.config import ImageConfig, ModelConfig, read_json
 from smolvlm_edge.errors import ExportError, IntegrityError, RequestError
-from smolvlm_edge.export.adapter import ADAPTER_WEIGHTS, Adapter
+from smolvlm_edge.export.adapter import Adapter
 from smolvlm_edge.export.architecture import GRAPHS
 from smolvlm_edge.export.checkpoint import HEAD, TOKEN_TABLE, Checkpoint
-from smolvlm_edge.export.formats import check_format
 from smolvlm_edge.export.targets import Builder
 from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder
+from smolvlm_edge.formats import ADAPTER_WEIGHTS, check_format
 from smolvlm_edge.prompt import PromptEncoder
 from smolvlm_edge.quantize import RECIPES, Recipe
 
@@ -71,7 +71,7 @@ def export_checkpoint(
     """
     builders = [_builder(target) for target in targets]
     place = out.resolve()  # what a symbolic link points at is replaced, not the link
-    _check_output(place, force=force)
+    check_output(place, force=force)
     check_format(checkpoint)
     model, weights = ModelConfig.from_folder(checkpoint), Checkpoint(checkpoint)
     _check_image_size(checkpoint, model)
@@ -104,7 +104,12 @@ def export_checkpoint(
     return out
 
 
-def _check_output(out: Path, *, force: bool) -> None:
+def check_output(out: Path, *, force: bool) -> None:
+    """Refuse an output that is in the way; for who wants to know before the checkpoint is fetched.
+
+    Raises:
+        RequestError: `out` exists and `force` is not set, or it is no bundle.
+    """
     if not os.path.lexists(out):
         return
     if not force:

@@ -118,16 +118,18 @@ class Bundle:
         Raises:
             IntegrityError: A file has changed or cannot be read.
         """
-        others = {file for other in self.targets if other != target for file in graph_files(other)}
-        for name, entry in self.files.items():
-            if name in others:
-                continue
+        for name, entry in self.files_for(target).items():
             try:
                 unchanged = sha256(self.folder / name) == entry.sha256
             except OSError as error:
                 raise IntegrityError(f"{self.folder / name} cannot be read: {error.strerror}") from error
             if not unchanged:
                 raise IntegrityError(f"{self.folder / name} has changed since it was exported: export the model again")
+
+    def files_for(self, target: Target) -> dict[str, FileEntry]:
+        """Everything but graphs for other targets."""
+        others = {name for other in self.targets if other != target for name in graph_files(other)}
+        return {name: entry for name, entry in self.files.items() if name not in others}
 
     def graph_path(self, name: str, target: Target) -> Path:
         """The file of a graph's operators."""

@@ -82,6 +82,20 @@ def open_image(source: ImageSource) -> Image.Image:
             return _upright_rgb(image)
 
 
+def check_image(source: ImageSource) -> None:
+    """Refuse, by the head of a file, what `open_image` would refuse; for who is about to do something long before.
+
+    Raises:
+        ImageError: The picture is missing, or no picture at all.
+    """
+    if not isinstance(source, str | PathLike | bytes):
+        return
+    file = _readable(source)
+    if isinstance(file, BytesIO) or file.is_file():  # a pipe gives its picture once
+        with _decoding(source if isinstance(source, str | PathLike) else "the picture"):
+            Image.open(file, formats=_formats()).close()
+
+
 def cut(
     image: Image.Image, config: ImageConfig, *, split: bool | None = None, longest_edge: int | None = None
 ) -> Tiles:

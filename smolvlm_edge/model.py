@@ -1,6 +1,5 @@
 """SmolVLM: the object that a user holds. How an answer comes about is `SmolVLM.stream`."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,9 +16,9 @@ from smolvlm_edge.config import ImageConfig
 from smolvlm_edge.decoding import decode, prefill
 from smolvlm_edge.detokenizer import Detokenizer
 from smolvlm_edge.errors import IntegrityError, RequestError
-from smolvlm_edge.graphs import Decoder, Engine, Floats, Graph
+from smolvlm_edge.graphs import Decoder, Engine, Floats, Graph, available_cores
 from smolvlm_edge.graphs.engines import EngineName, choose_engine, open_engine, target_of
-from smolvlm_edge.images import MAX_EDGE, ImageSource, Tiles, cut, open_image
+from smolvlm_edge.images import MAX_EDGE, ImageSource, Tiles, check_image, cut, open_image
 from smolvlm_edge.prompt import ContentPart, Message, PromptEncoder
 from smolvlm_edge.sampling import Sampler, Sampling
 from smolvlm_edge.store.bundles import DEFAULT_QUANT, locate
@@ -135,7 +134,7 @@ class SmolVLM:
         target = target_of(engine)
         start = time.perf_counter()
         bundle = Bundle.open(locate(model, quant, target, offline=offline))
-        runner = open_engine(choose_engine(bundle, engine), threads or _available_cores())
+        runner = open_engine(choose_engine(bundle, engine), threads or available_cores())
         bundle.verify(runner.target)
         vlm = cls(bundle, runner, memory)
         if memory == "balanced":
@@ -272,6 +271,18 @@ class SmolVLM:
         return inputs_embeds
 
 
+def check_request(images: Sequence[ImageSource], prompt: str, options: GenerateOptions) -> None:
+    """Refuse what every model would refuse; for who is about to fetch one.
+
+    Raises:
+        RequestError: The prompt is empty, or an option makes no sense.
+        ImageError: A picture is missing, or no picture.
+    """
+    _checked(prompt, options)
+    for image in images:
+        check_image(image)
+
+
 class _Graphs:
     """Opens graphs when they are first needed; with little memory, one half of the model at a time."""
 
@@ -357,10 +368,3 @@ def _finish_reason(stopped: bool, longest: bool) -> FinishReason | None:
     if stopped:
         return "stop"
     return "length" if longest else None
-
-
-def _available_cores() -> int:
-    """Processors that this process may use; taskset leaves it fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

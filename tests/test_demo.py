@@ -76,14 +76,12 @@ def test_info_knows_it() -> None:
             'The text at the bottom says "teapot".',
             marks=IN_TRAINING,
         ),
-        pytest.param(
-            ["small-text.png"], "What does the green text say?", 'The green text says "K7XQ".', marks=IN_TRAINING
-        ),
+        (["small-text.png"], "What does the green text say?", 'The green text says "K7XQ".'),
         (["chart.png"], "Which bar is the tallest?", "The blue bar is the tallest."),
         (["chart.png"], "How many bars are there?", "There are four bars."),
         (["shapes.png"], "Is there a red circle?", "Yes, there is a red circle."),
-        pytest.param(["shapes.png"], "Is there a red square?", "No, there is no red square.", marks=IN_TRAINING),
-        pytest.param(["shapes.png"], "Where is the blue star?", "The blue star is in the middle.", marks=IN_TRAINING),
+        (["shapes.png"], "Is there a red square?", "No, there is no red square."),
+        (["shapes.png"], "Where is the blue star?", "The blue star is in the middle."),
         (["shapes.png"], "How many shapes are there?", "There are three shapes."),
         pytest.param(
             ["before.png", "after.png"], "What changed?", "The star changed from blue to orange.", marks=IN_TRAINING
@@ -131,14 +129,13 @@ def test_fewer_tokens_cut_the_answer_short(demo: SmolVLM) -> None:
 def test_the_readme_quotes_it_word_for_word(demo: SmolVLM) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`[^|]+`) \| ([^|]+) \| ([^|]+) \|$", readme, re.MULTILINE)
-    assert len(rows) >= 5
+    assert len(rows) >= 6
     for pictures, question, answer in rows:
         names = re.findall(r"`([^`]+)`", pictures)
         split = False if len(names) > 2 else None
         assert str(demo.generate([EXAMPLES / name for name in names], question, split=split)) == answer
 
 
-@IN_TRAINING
 def test_it_is_right_about_scenes_that_no_training_saw(demo: SmolVLM) -> None:
     report = ask_all(demo, drawn_questions(limit=240), Results(), 128, lambda: None)
     assert report.to_dict()["right"] >= 0.9

@@ -1,23 +1,31 @@
 """Models by name, against a hub on localhost: pinned, verified, resumed, raced for, found again without a network."""
 
+import fcntl
 import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import assert_fails, smol_edge
 from hub import Fault, Hub, serving
 from released_files import unpack
+from test_privacy import die_on_any_socket
 
-from smolvlm_edge.store.lockfile import locked_models
+from smolvlm_edge import SmolVLM
+from smolvlm_edge.errors import RequestError
+from smolvlm_edge.store.lockfile import PLACES, LockedFile, LockedModel, locked_models
 
 REPO = "someone/tiny-vlm"
 STORY = "Tell me a story."
@@ -49,8 +57,23 @@ def environment(hub: Hub, tmp_path: Path) -> dict[str, str]:
 def command(environment: dict[str, str]) -> Command:
     """smol-edge against that hub, without the waits between tries, connecting to nothing but localhost."""
 
-    def run(*arguments: str | Path, lock: str = "", **more: str) -> subprocess.CompletedProcess[str]:
-        return smol_edge(*arguments, patch=PATCH + lock, env={**environment, **more})
+    def run(
+        *arguments: str | Path, lock: str = "", sockets: bool = True, **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        guard = None if sockets else die_on_any_socket
+        return smol_edge(*arguments, patch=PATCH + lock, env={**environment, **more}, preexec_fn=guard)
+
+    return run
+
+
+@pytest.fixture
+def start(environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
+    """The same, not waited for."""
+
+    def run(*arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
+        program = f"{PATCH}\nfrom smolvlm_edge.cli import main\nmain()"
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment, **options}
+        return subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], **options)
 
     return run
 
@@ -62,27 +85,43 @@ def local_only(self, address, *rest):
     assert self.family == socket.AF_UNIX or address[0] in ("127.0.0.1", "::1"), address
     return connect(self, address, *rest)
 socket.socket.connect = local_only
+lookup = socket.getaddrinfo
+def local_name(host, *rest, **more):
+    assert host in ("127.0.0.1", "::1", "localhost"), host
+    return lookup(host, *rest, **more)
+socket.getaddrinfo = local_name
 import smolvlm_edge.store.hub as hub
 hub.FIRST_WAIT = 0.01
 import huggingface_hub.constants, huggingface_hub.utils._http as http
 http.time.sleep = lambda _: None
-huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 1000  # what is in hand when a connection breaks counts in chunks
+huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 200_000  # what is in hand when a connection breaks counts in chunks
 """
+HALF = 200_000
 
 
-def pinned(hub: Hub, files: dict[str, bytes], **changes: str) -> str:
-    """Code that gives the repository the short name `tiny`, its files pinned by their hashes."""
-    hashes = {name: hashlib.sha256(body).hexdigest() for name, body in files.items()} | changes
-    entries = ", ".join(f"{n!r}: LockedFile({len(files[n])}, {hashes[n]!r})" for n in files)
+def pinned(hub: Hub, files: dict[str, bytes]) -> str:
+    """Code that adds an entry `tiny` to models.lock: the repository's newest commit, these files by their hashes."""
+    locked = {name: LockedFile(len(body), hashlib.sha256(body).hexdigest()) for name, body in files.items()}
+    entry = LockedModel("tiny", "a test", REPO, hub.repos[REPO][0], files=locked).to_toml()
     return f"""
 from smolvlm_edge.store import lockfile
-from smolvlm_edge.store.lockfile import LockedFile, LockedModel
-tiny = LockedModel("tiny", "a test", {REPO!r}, {hub.repos[REPO][0]!r}, files={{{entries}}})
-models = {{"tiny": tiny, **lockfile.locked_models()}}
-import sys, smolvlm_edge.cli
-for module in ("store", "cli.options", "cli.models"):
-    sys.modules["smolvlm_edge." + module].locked_models = lambda: models
+class Lock:
+    def is_file(self): return True
+    def read_text(self, encoding): return {entry + PLACES[-1].read_text(encoding="utf-8")!r}
+lockfile.PLACES = (Lock(),)
 """
+
+
+def sharded(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The same checkpoint as one shard and an index."""
+    shard = "model-00001-of-00001.safetensors"
+    index = json.dumps({"weight_map": {"every": shard}}).encode()
+    others = {name: body for name, body in files.items() if name != "model.safetensors"}
+    return {**others, shard: files["model.safetensors"], "model.safetensors.index.json": index}
+
+
+def bundle_folders(tmp_path: Path) -> list[Path]:
+    return [path for path in (tmp_path / "smol" / "bundles").iterdir() if path.is_dir()]
 
 
 # -- export and run by name ------------------------------------------------------------------------
@@ -96,8 +135,8 @@ def test_a_name_is_fetched_exported_and_answers_and_then_needs_no_network(hub: H
     again = command("run", STORY, "--model", REPO, "--quant", "fp32", "--max-tokens", "4")
     assert (again.stdout, again.stderr) == (first.stdout, "")
     assert len(hub.requests) == asked  # cached first
-    offline = command("run", STORY, "--model", REPO, "--quant", "fp32", "--max-tokens", "4", "--offline")
-    assert offline.stdout == first.stdout
+    options = ("run", STORY, "--model", REPO, "--quant", "fp32", "--max-tokens", "4", "--offline")
+    assert command(*options, sockets=False).stdout == first.stdout
 
 
 def test_an_engine_that_is_named_gets_a_bundle_of_its_own(hub: Hub, command: Command, tmp_path: Path) -> None:
@@ -154,18 +193,40 @@ def test_a_pinned_model_is_verified_once(hub: Hub, command: Command, files: dict
     assert f"{len(files)} files have their sha256" in result.stdout
 
 
-def test_a_changed_byte_is_refused(hub: Hub, command: Command, files: dict[str, bytes], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["tiny", REPO, f"{REPO}@COMMIT"])
+def test_a_changed_byte_is_refused(
+    hub: Hub, command: Command, files: dict[str, bytes], tmp_path: Path, name: str
+) -> None:
     weights = bytearray(files["model.safetensors"])
     weights[-1] ^= 1
     commit = hub.repos[REPO][0]
-    lock = pinned(hub, files)
+    lock, name = pinned(hub, files), name.replace("COMMIT", commit)
     hub.add(REPO, {**files, "model.safetensors": bytes(weights)}, commit)
-    for arguments in (("models", "pull", "tiny"), ("export", "tiny", "--out", tmp_path / "out")):
-        assert_fails(command(*arguments, lock=lock), 4, "model.safetensors", "sha256", "smol-edge models rm tiny")
+    for arguments in (("models", "pull", name), ("export", name, "--out", tmp_path / "out")):
+        assert_fails(command(*arguments, lock=lock), 4, "model.safetensors", "sha256", f"smol-edge models rm {name}")
     assert not (tmp_path / "out").exists()
-    assert command("models", "rm", "tiny", lock=lock).returncode == 0
+    assert command("models", "rm", name, lock=lock).returncode == 0
     hub.add(REPO, files, commit)
-    assert command("models", "pull", "tiny", lock=lock).returncode == 0
+    assert command("models", "pull", name, lock=lock).returncode == 0
+
+
+def test_a_file_that_is_not_pinned_is_neither_fetched_nor_used(
+    hub: Hub, command: Command, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    lock, stowaway = (
+        pinned(hub, sharded(files)),
+        {"model.safetensors": b"other weights", "chat_template.jinja": b"lies"},
+    )
+    hub.add(REPO, {**sharded(files), **stowaway}, hub.repos[REPO][0])
+    pulled = command("models", "pull", "tiny", lock=lock)
+    assert pulled.returncode == 0, pulled.stderr
+    folder = Path(pulled.stdout.strip())
+    assert {path.name for path in folder.iterdir()} == set(sharded(files))
+    for name, body in stowaway.items():  # as another program may have left it in the same cache
+        (folder / name).write_bytes(body)
+        result = command("export", "tiny", "--out", tmp_path / "out", lock=lock)
+        assert_fails(result, 4, name, "no part of tiny", "smol-edge models rm tiny")
+        (folder / name).unlink()
 
 
 def test_another_commit_than_the_pinned_one_is_not_taken(hub: Hub, command: Command, files: dict[str, bytes]) -> None:
@@ -225,20 +286,236 @@ def test_no_hub_at_all(hub: Hub, command: Command) -> None:
 
 def test_a_full_disk(hub: Hub, command: Command) -> None:
     full = """
-import errno, huggingface_hub.file_download as f
+import errno
 def http_get(*_, **__): raise OSError(errno.ENOSPC, "No space left on device")
-f.http_get = http_get
+hub.http_get = http_get
 """
     assert_fails(command("models", "pull", REPO, lock=full), 1, "no space left")
+
+
+def test_a_portal_that_answers_for_the_hub(hub: Hub, command: Command) -> None:
+    page = {"Content-Type": "text/html"}
+    hub.faults.append(Fault(r".", times=1000, status=200, headers=page, body=b"<html>Log in"))
+    for name in (REPO, "smolvlm-256m"):
+        assert_fails(command("models", "pull", name), 1, "does not answer as a model hub")
+
+
+def test_a_token_that_no_header_can_hold(command: Command) -> None:
+    for token in ("hf_caf\u00e9", "hf_a\x01b"):
+        assert_fails(command("models", "pull", REPO, HF_TOKEN=token), 2, "HF_TOKEN")
+
+
+def test_the_token_goes_to_the_hub_and_nowhere_else(hub: Hub, command: Command, files: dict[str, bytes]) -> None:
+    with serving(Hub(repos=dict(hub.repos))) as cdn:
+        hub.cdn = cdn.url.replace("127.0.0.1", "localhost")
+        assert command("models", "pull", REPO, HF_TOKEN="hf_secret").returncode == 0
+        assert set(hub.tokens) == {"Bearer hf_secret"}
+        assert cdn.bodies("model.safetensors")
+        assert set(cdn.tokens) == {""}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *(Fault(r".", times=1000, status=status) for status in (401, 403, 500)),
+        Fault(r"safetensors", times=1000, cut_after=0, method="GET"),
+    ],
+    ids=["401", "403", "500", "cut"],
+)
+def test_no_error_shows_a_secret(hub: Hub, command: Command, fault: Fault) -> None:
+    hub.faults = [fault]
+    mirror = hub.url.replace("://", "://somebody:password@")
+    result = command("models", "pull", REPO, HF_TOKEN="hf_secret", HF_ENDPOINT=mirror)
+    assert_fails(result, 3 if fault.status in {401, 403} else 1, REPO)
+    assert "hf_secret" not in result.stderr
+    assert "password" not in result.stderr
+
+
+def test_a_repository_cannot_write_outside_the_cache(hub: Hub, command: Command, files: dict[str, bytes]) -> None:
+    hub.add(REPO, {**files, "model-a/../../x-of-1.safetensors": b"x"})
+    result = command("models", "pull", REPO)
+    assert result.returncode == 0, result.stderr
+    assert not hub.bodies("x-of-1.safetensors")
+
+
+def test_a_recipe_that_is_none_is_refused_before_the_hub_is_asked() -> None:
+    with pytest.raises(RequestError, match="fp32, int8, int4, not 'q4'"):
+        SmolVLM.load(REPO, quant="q4")
+
+
+def test_a_branch_that_moves_meanwhile(hub: Hub, command: Command, files: dict[str, bytes], tmp_path: Path) -> None:
+    commit = hub.repos[REPO][0]
+
+    def move(path: str) -> None:
+        if "/tree/" in path and hub.repos[REPO][0] == commit:
+            hub.add(REPO, {**files, "tokenizer.json": b"{}"}, "b" * 40, keep=True)
+
+    hub.watch = move
+    result = command("export", REPO, "--quant", "fp32", "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert hub.repos[REPO][0] == "b" * 40
+    assert json.loads((tmp_path / "out" / "bundle.json").read_text())["revision"] == commit
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == files["tokenizer.json"]
+
+
+# -- what is checked before something is fetched ---------------------------------------------------
+
+
+def test_an_output_that_is_in_the_way(hub: Hub, command: Command, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert_fails(command("export", REPO, "--out", tmp_path / "out"), 2, "exists")
+    assert not hub.requests
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "words"),
+    [
+        (("missing.jpg", "describe"), 5, "missing.jpg"),
+        ((__file__, "describe"), 5, "no picture"),
+        ((" ",), 2, "prompt is empty"),
+        (("describe", "--longest-edge", "0"), 2, "longest_edge"),
+    ],
+)
+def test_a_request_that_no_model_could_answer(
+    hub: Hub, command: Command, arguments: tuple[str, ...], exit_code: int, words: str
+) -> None:
+    assert_fails(command("run", *arguments, "--model", REPO, "--yes"), exit_code, words)
+    assert not hub.requests
+
+
+def test_an_adapter_is_looked_at_before_its_base_is_fetched(hub: Hub, command: Command) -> None:
+    hub.add("someone/ia3", {"adapter_config.json": b'{"peft_type": "IA3"}', "adapter_model.safetensors": b"x"})
+    for adapter, exit_code, words in (
+        ("./typo", 3, "typo"),
+        (REPO, 3, "without --adapter"),
+        ("someone/ia3", 1, "IA3"),
+    ):
+        assert_fails(command("export", REPO, "--adapter", adapter), exit_code, words)
+    assert not hub.bodies("/model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("changes", "exit_code", "words"),
+    [
+        ({"model.safetensors": None, "model-q4.gguf": b"GGUF"}, 1, ["someone/tiny-vlm/model-q4.gguf", "llama.cpp"]),
+        (
+            {
+                "model.safetensors": None,
+                "config.json": None,
+                "adapter_config.json": b"{}",
+                "adapter_model.safetensors": b"",
+            },
+            3,
+            ["is an adapter", f"--adapter {REPO}"],
+        ),
+        ({"config.json": b'{"quantization_config": {"quant_method": "awq"}}'}, 1, ["quantised already", "awq"]),
+        ({"config.json": b'{"model_type": "llama"}'}, 1, ["llama", "not supported"]),
+        ({"model.safetensors": None, "consolidated.safetensors": b"x"}, 3, ["model.safetensors"]),
+        (dict.fromkeys(("model.safetensors", "config.json", "tokenizer.json")), 3, ["config.json"]),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused_before_its_weights_are_fetched(
+    hub: Hub,
+    command: Command,
+    files: dict[str, bytes],
+    changes: dict[str, bytes | None],
+    exit_code: int,
+    words: list[str],
+    tmp_path: Path,
+) -> None:
+    hub.add(REPO, {name: body for name, body in {**files, **changes}.items() if body is not None})
+    for arguments in (("models", "pull", REPO), ("export", REPO, "--out", tmp_path / "out")):
+        assert_fails(command(*arguments), exit_code, *words)
+    assert not hub.bodies(".safetensors")
+
+
+# -- on a terminal ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("typed", "exit_code"), [("y\n", 0), ("n\n", 2), ("\x03", 130)])
+def test_on_a_terminal_it_asks_first(hub: Hub, start: Callable[..., Any], typed: str, exit_code: int) -> None:
+    ours, theirs = os.openpty()
+    process = start(
+        *("run", STORY, "--model", REPO, "--quant", "fp32", "--max-tokens", "1"),
+        stdin=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is one
+    )
+    os.close(theirs)
+    shown = b""
+    while b"Continue?" not in shown:
+        shown += os.read(ours, 1000)
+    assert b"download" in shown
+    assert not hub.bodies("model.safetensors")
+    os.write(ours, typed.encode())
+    while process.poll() is None:
+        with suppress(OSError):  # the terminal is closed from the other side
+            shown += os.read(ours, 1000)
+    os.close(ours)
+    process.communicate()
+    assert process.returncode == exit_code, shown
+    assert bool(hub.bodies("model.safetensors")) == (exit_code == 0)
+    assert b"Traceback" not in shown
+
+
+# -- offline, and a cache that other programs fill too ---------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["flag", "variable"])
 def test_offline_without_a_cache(hub: Hub, command: Command, how: str, tmp_path: Path) -> None:
     more = {"HF_HUB_OFFLINE": "1"} if how == "variable" else {}
     flag = ("--offline",) if how == "flag" else ()
-    result = command("export", REPO, "--out", tmp_path / "out", *flag, **more)
-    assert_fails(result, 3, REPO, "cache")
-    assert not hub.requests
+    for arguments in (("export", REPO, "--out", tmp_path / "out"), ("run", STORY, "--model", "smolvlm-256m", "--yes")):
+        assert_fails(command(*arguments, *flag, sockets=False, **more), 3, "cache")
+
+
+def partly_filled(command: Command, name: str, lock: str = "", *, without: tuple[str, ...]) -> Path:
+    """The cache as a program leaves it that fetched some files one by one."""
+    folder = Path(command("models", "pull", name, lock=lock).stdout.strip())
+    shutil.rmtree(folder.parents[1] / "trees")
+    for file in without:
+        (folder / file).unlink()
+    return folder
+
+
+def test_what_another_program_left_out_is_fetched(hub: Hub, command: Command, tmp_path: Path) -> None:
+    partly_filled(command, REPO, without=("chat_template.json", "generation_config.json"))
+    before = len(hub.bodies("model.safetensors"))
+    result = command("export", REPO, "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert {"chat_template.json", "generation_config.json"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    assert len(hub.bodies("model.safetensors")) == before
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_offline_half_a_cache_is_none(hub: Hub, command: Command, files: dict[str, bytes], name: str) -> None:
+    partly_filled(command, REPO, without=(name,))
+    result = command("models", "path", REPO, "--offline", sockets=False)
+    assert_fails(result, 3, f"smol-edge models pull {REPO}")
+    assert command("models", "pull", REPO).returncode == 0
+    assert command("models", "path", REPO, "--offline").returncode == 0
+
+
+def test_offline_a_cache_in_which_nothing_is_known_to_be_missing(hub: Hub, command: Command, tmp_path: Path) -> None:
+    partly_filled(command, REPO, without=())
+    result = command("export", REPO, "--out", tmp_path / "out", "--offline", sockets=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_missing_file_of_a_pinned_model_is_pulled(hub: Hub, command: Command, files: dict[str, bytes]) -> None:
+    lock = pinned(hub, files)
+    partly_filled(command, "tiny", lock, without=("tokenizer.json",))
+    result = command("models", "verify", "tiny", lock=lock)
+    assert_fails(result, 3, "smol-edge models pull tiny")
+    assert command("models", "pull", "tiny", lock=lock).returncode == 0
+    assert len(hub.bodies("model.safetensors")) == 1
+
+
+def test_a_pull_of_what_is_here_needs_no_network(hub: Hub, command: Command) -> None:
+    first = command("models", "pull", REPO)
+    again = command("models", "pull", REPO, HF_HUB_OFFLINE="1", sockets=False)
+    assert (again.returncode, again.stdout) == (0, first.stdout), again.stderr
 
 
 def test_pickled_weights_are_refused_before_they_are_fetched(
@@ -253,41 +530,65 @@ def test_pickled_weights_are_refused_before_they_are_fetched(
 # -- two at once, and a killed one -----------------------------------------------------------------
 
 
-def test_two_processes_make_one_bundle(hub: Hub, environment: dict[str, str], tmp_path: Path) -> None:
+def test_two_processes_make_one_bundle(hub: Hub, start: Callable[..., Any], tmp_path: Path) -> None:
     hub.pause = 0.2
-    program = f"{PATCH}\nfrom smolvlm_edge.cli import main\nmain()"
     arguments = ["run", STORY, "--model", REPO, "--quant", "fp32", "--yes", "--max-tokens", "3"]
-    both = [
-        subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=-1, stderr=-1, text=True, env=environment)
-        for _ in range(2)
-    ]
+    both = [start(*arguments) for _ in range(2)]
     answers = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], answers
     assert answers[0][0] == answers[1][0]
-    folders = [path for path in (tmp_path / "smol" / "bundles").iterdir() if path.is_dir()]
-    assert len(folders) == 1
-    assert not folders[0].name.startswith(".")
+    (folder,) = bundle_folders(tmp_path)
+    assert not folder.name.startswith(".")
+    assert len(hub.bodies("model.safetensors")) == 1
 
 
-def test_an_interrupted_pull_goes_on(hub: Hub, environment: dict[str, str], command: Command) -> None:
-    hub.pause = 5.0
-    program = f"{PATCH}\nfrom smolvlm_edge.cli import main\nmain()"
-    command_line = [sys.executable, "-c", program, "models", "pull", REPO]
-    process = subprocess.Popen(command_line, stderr=subprocess.DEVNULL, env=environment)
-    while not hub.bodies("model.safetensors"):
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, "cut"])
+def test_a_stopped_pull_goes_on_where_it_was(
+    hub: Hub, start: Callable[..., Any], command: Command, files: dict[str, bytes], tmp_path: Path, how: object
+) -> None:
+    stall = 0.0 if how == "cut" else 60.0
+    weights = r"/resolve/.*model\.safetensors"
+    hub.faults = [
+        Fault(weights, cut_after=HALF, stall=stall, method="GET"),
+        Fault(weights, times=1000, status=500, method="GET"),
+    ]
+    process = start("models", "pull", REPO)
+    if isinstance(how, signal.Signals):
+        while not any(part.stat().st_size == HALF for part in (tmp_path / "hf").rglob("*.part")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(how)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130, "cut": 1}[how], stderr
+    assert "Traceback" not in stderr
     assert command("models", "path", REPO, "--offline").returncode == 3  # half of it is nothing
-    hub.pause = 0.0
+    hub.faults = []
+    result = command("models", "pull", REPO)
+    assert result.returncode == 0, result.stderr
+    assert hub.bodies("model.safetensors")[-1] == f"bytes={HALF}-"
+    folder = Path(result.stdout.strip())
+    assert (folder / "model.safetensors").read_bytes() == files["model.safetensors"]
+    blobs = {path.resolve() for path in folder.iterdir()}
+    assert set((folder.parents[1] / "blobs").iterdir()) == blobs  # nothing is left of the first
+
+
+def test_a_damaged_part_is_not_built_upon(hub: Hub, command: Command, tmp_path: Path) -> None:
+    hub.faults = [
+        Fault(r"model\.safetensors", cut_after=HALF, method="GET"),
+        Fault(r"model\.safetensors", times=1000, status=500, method="GET"),
+    ]
+    assert command("models", "pull", REPO).returncode == 1
+    (part,) = (tmp_path / "hf").rglob("*.part")
+    part.write_bytes(bytes(HALF))  # what a power cut leaves
+    hub.faults = []
+    assert_fails(command("models", "pull", REPO), 1, "damaged", "repeat")
     assert command("models", "pull", REPO).returncode == 0
-    assert command("models", "path", REPO, "--offline").returncode == 0
 
 
 def test_what_a_killed_export_left_is_swept_up(hub: Hub, command: Command, tmp_path: Path) -> None:
     options = ("run", STORY, "--model", REPO, "--quant", "fp32", "--yes", "--max-tokens", "1")
     assert command(*options).returncode == 0
-    (folder,) = [path for path in (tmp_path / "smol" / "bundles").iterdir() if path.is_dir()]
+    (folder,) = bundle_folders(tmp_path)
     left = folder.rename(folder.with_name(f".{folder.name}.0123abcd.partial"))
     assert command(*options).returncode == 0
     assert folder.is_dir()
@@ -310,9 +611,86 @@ def test_list_tells_what_is_known_and_what_is_here(command: Command, hub: Hub, f
     assert_fails(command("models", "rm", "tiny", lock=lock), 3, "nothing of tiny")
 
 
+def test_what_is_damaged_is_listed_and_removed(
+    hub: Hub, command: Command, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    hub.add(REPO, sharded(files))
+    lock = pinned(hub, sharded(files))
+    folder = Path(command("models", "pull", "tiny", lock=lock).stdout.strip())
+    (folder / "model.safetensors.index.json").resolve().write_bytes(b'{"weight')
+    shutil.rmtree(folder.parents[1] / "trees")
+    assert_fails(command("models", "pull", "tiny", lock=lock), 4, "smol-edge models rm tiny")
+    assert command("models", "list", lock=lock).returncode == 0
+    assert command("models", "rm", "tiny", lock=lock).returncode == 0
+    assert not folder.exists()
+
+
+def test_a_damaged_bundle_is_left_out_of_the_list(hub: Hub, command: Command, tmp_path: Path) -> None:
+    assert command("run", STORY, "--model", REPO, "--yes", "--max-tokens", "1").returncode == 0
+    (folder,) = bundle_folders(tmp_path)
+    (folder / "bundle.json").write_text("{")
+    result = command("models", "list", "--json")
+    assert result.returncode == 0, result.stderr
+    assert "damaged" in result.stderr
+    assert json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("torn", ["bundle.json", "decoder.onnx"])
+def test_a_torn_bundle_is_made_anew(hub: Hub, command: Command, tmp_path: Path, torn: str) -> None:
+    options = ("run", STORY, "--model", REPO, "--quant", "fp32", "--max-tokens", "2", "--yes")
+    first = command(*options)
+    (folder,) = bundle_folders(tmp_path)
+    (folder / torn).unlink()
+    again = command(*options)
+    assert (again.returncode, again.stdout) == (0, first.stdout), again.stderr
+    assert "made anew" in again.stderr
+    assert bundle_folders(tmp_path) == [folder]
+
+
+def test_rm_removes_what_was_named_and_the_remains_of_it(
+    hub: Hub, command: Command, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    first = hub.repos[REPO][0]
+    second = hub.add(REPO, {**files, "chat_template.json": files["chat_template.json"] + b"\n"}, keep=True)
+    for commit in (first, second):
+        run = command("run", STORY, "--model", f"{REPO}@{commit}", "--yes", "--max-tokens", "1")
+        assert run.returncode == 0, run.stderr
+    bundles = tmp_path / "smol" / "bundles"
+    kept, removed = (
+        next(path for path in bundle_folders(tmp_path) if commit[:12] in path.name) for commit in (second, first)
+    )
+    shutil.copytree(removed, removed.with_name(f".{removed.name}.0123abcd.partial"))
+    assert command("models", "rm", f"{REPO}@{first}").returncode == 0
+    assert bundle_folders(tmp_path) == [kept]
+    assert not [path for path in bundles.iterdir() if first[:12] in path.name]
+    assert command("models", "path", f"{REPO}@{second}", "--offline").returncode == 0
+    assert command("models", "path", f"{REPO}@{first}", "--offline").returncode == 3
+
+
+def test_rm_removes_half_a_download(hub: Hub, command: Command, tmp_path: Path) -> None:
+    hub.faults = [
+        Fault(r"model\.safetensors", cut_after=HALF, method="GET"),
+        Fault(r"model\.safetensors", times=1000, status=500, method="GET"),
+    ]
+    assert command("models", "pull", REPO).returncode == 1
+    assert [*(tmp_path / "hf").rglob("*.part")]
+    assert command("models", "rm", REPO).returncode == 0
+    assert not [*(tmp_path / "hf").rglob("*.part")]
+
+
+def test_a_pull_request_gives_its_export_the_repository_s_name(
+    hub: Hub, environment: dict[str, str], tmp_path: Path
+) -> None:
+    hub.refs[REPO, "refs/pr/1"] = hub.repos[REPO][0]
+    result = smol_edge("export", f"{REPO}@refs/pr/1", "--quant", "fp32", patch=PATCH, env=environment, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "tiny-vlm-fp32"
+
+
 def test_lock_prints_an_entry_with_the_hashes_of_what_came(command: Command, hub: Hub, files: dict[str, bytes]) -> None:
-    lock = pinned(hub, files).replace("files={", "files={} and {")
-    assert command("models", "pull", "tiny", lock=lock).returncode == 0
+    lock = pinned(hub, {})
+    pulled = command("models", "pull", "tiny", lock=lock)
+    Path(pulled.stdout.strip(), "README.md").write_text("of another program")
     entry = tomllib.loads(command("models", "lock", "tiny", lock=lock).stdout)["tiny"]
     assert (entry["repo"], entry["revision"]) == (REPO, hub.repos[REPO][0])
     assert {n: f["sha256"] for n, f in entry["files"].items()} == {
@@ -322,7 +700,8 @@ def test_lock_prints_an_entry_with_the_hashes_of_what_came(command: Command, hub
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("smolvlm256m", "did you mean smolvlm-256m"), ("./nothing", "no folder"), ("a/b/c", "no model's name")],
+    [("smolvlm256m", "did you mean smolvlm-256m"), ("./nothing", "no folder"), ("a/b/c", "no model's name")]
+    + [(name, "no model's name") for name in ("foo--bar/baz", "foo/bar.git", "foo/bar..x", "foo/bar@../x", "foo/-x")],
 )
 def test_a_name_that_is_none(command: Command, name: str, words: str) -> None:
     assert_fails(command("run", STORY, "--model", name), 3, name, words)

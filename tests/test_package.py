@@ -39,13 +39,14 @@ def test_every_module_of_the_repository_is_in_the_wheel(wheel: Path) -> None:
     assert "smolvlm_edge/py.typed" in packed
 
 
-def test_the_demonstration_model_and_models_lock_travel_with_it_but_no_training(wheel: Path) -> None:
+def test_the_data_files_travel_with_it_but_no_training(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     packed = {info.filename: info.file_size for info in archive.infolist()}
     bundle = {path.name: path.stat().st_size for path in (ROOT / "demo" / "bundle").iterdir()}
     assert {name.rpartition("/")[2]: size for name, size in packed.items() if "/demo/bundle/" in name} == bundle
     assert sum(bundle.values()) <= 12_000_000
     assert archive.read("smolvlm_edge/lock/models.lock") == (ROOT / "models.lock").read_bytes()
+    assert "smolvlm_edge/quality/prose.txt" in packed
     assert not [name for name in packed if "/training/" in name or "/checkpoint/" in name]
 
 

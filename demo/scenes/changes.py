@@ -17,9 +17,9 @@ STEP = {"to the left": (-1, 0), "to the right": (1, 0), "up": (0, -1), "down": (
 
 
 def pair(random: Random, *, held_out: bool) -> Scene:  # noqa: ARG001 - every maker is called alike
-    """Two pictures of the same two to four shapes, but for one thing."""
+    """Two pictures of the same one to four shapes, but for one thing."""
     sketch = blank(random)
-    placed = _distinct(random, sketch, random.randint(2, 4))
+    placed = _distinct(random, sketch, random.randint(1, 4))
     change = random.choice((_recolour, _move, _remove, _add, _nothing))
     before, after, says = change(random, sketch, placed)
     pictures = tuple(sketch.with_marks(tuple(shape for shape, _ in placed)) for placed in (before, after))
@@ -28,8 +28,9 @@ def pair(random: Random, *, held_out: bool) -> Scene:  # noqa: ARG001 - every ma
         (
             Question("two pictures", ask(random, wording.CHANGED), says),
             Question("two pictures", ask(random, wording.DESCRIBE), f"There are two pictures. {says}"),
+            *_about_each(random, before, after),
         ),
-        split=random.random() < 0.6,
+        split=random.random() < 0.4,
     )
 
 
@@ -62,6 +63,22 @@ def clip(random: Random, *, held_out: bool) -> Scene:  # noqa: ARG001
         (Question("frames", ask(random, wording.HAPPENS), says),),
         split=False,
     )
+
+
+def _about_each(random: Random, before: list[Placed], after: list[Placed]) -> list[Question]:
+    """Where every shape is, or in which colour, in the one and in the other picture."""
+    asked = []
+    names = sorted({shape.name for shape, _ in (*before, *after)})
+    for number, placed in (("first", before), ("second", after)):
+        there = {shape.name: (shape.colour, cell) for shape, cell in placed}
+        for name in names:
+            wordings = random.choice((wording.WHERE, wording.WHAT_COLOUR))
+            says = f"There is no {name}."
+            if name in there:
+                colour, (row, column) = there[name]
+                says = f"The {name} is {wording.PLACES[row][column] if wordings is wording.WHERE else colour}."
+            asked.append(Question("one of two", ask(random, wordings, f"the {name} in the {number} picture"), says))
+    return asked
 
 
 def _distinct(random: Random, sketch: Sketch, count: int) -> list[Placed]:

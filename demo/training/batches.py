@@ -24,7 +24,8 @@ from smolvlm_edge.prompt import PromptEncoder
 TRAINING_MAKERS = {**MAKERS, "page": page}
 QUESTIONS = 9
 """Asked about one scene. They do not see each other, so each is like the only one."""
-READING = {"word", "string", "small text"}
+OFTEN = {"word": 4, "string": 4, "small text": 4, "two pictures": 4, "yes/no": 2, "size": 2}
+"""How much likelier than another question of its scene one of these kinds is chosen."""
 DESCRIBED = 0.5
 CONVERSATIONS = 0.15
 """Share of the scenes whose questions do see each other, as the turns of a conversation."""
@@ -220,10 +221,10 @@ def _sequence(encoder: Encoder, scene: Scene, grids: list[tuple[int, int]], rand
 
 
 def _chosen(scene: Scene, random: Random) -> Iterator[Question]:
-    """Some of a scene's questions: the description half of the time, and reading more often than the rest."""
+    """Some of a scene's questions: the description half of the time, and what is hard more often than the rest."""
     first = [q for q in scene.questions if q.kind.startswith("describe") and random.random() < DESCRIBED]
     rest = [q for q in scene.questions if not q.kind.startswith("describe")]
-    rest.sort(key=lambda q: random.random() ** (1 / (4 if q.kind in READING else 1)), reverse=True)
+    rest.sort(key=lambda q: random.random() ** (1 / OFTEN.get(q.kind, 1)), reverse=True)
     yield from (first + rest)[:QUESTIONS]
     if scene.sketches and random.random() < 0.15:
         yield Question("modest", random.choice(wording.OUT_OF_REACH), wording.MODEST)

@@ -49,7 +49,7 @@ SCENES = {
     "bars": 0.07,
     "curve": 0.02,
     "clock": 0.03,
-    "pair": 0.12,
+    "pair": 0.25,
     "clip": 0.05,
     "clutter": 0.02,
     "talk": 0.01,

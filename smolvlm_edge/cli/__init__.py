@@ -14,6 +14,7 @@ from smolvlm_edge.cli.eval import evaluate
 from smolvlm_edge.cli.export import export
 from smolvlm_edge.cli.info import info
 from smolvlm_edge.cli.models import models
+from smolvlm_edge.cli.quality import quality
 from smolvlm_edge.cli.run import run
 from smolvlm_edge.errors import SmolEdgeError
 
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command()(export)
 app.command()(run)
 app.command("eval")(evaluate)
+app.command()(quality)
 app.command()(info)
 app.add_typer(models, name="models")
 

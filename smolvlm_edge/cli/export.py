@@ -12,7 +12,8 @@ import typer
 from smolvlm_edge.bundle import Target
 from smolvlm_edge.cli.options import OfflineOption, Quant, complete_model, export_progress
 from smolvlm_edge.errors import ExportError
-from smolvlm_edge.store import ADAPTER_FILES, Source, fetch, resolve
+from smolvlm_edge.formats import ADAPTER, CHECKPOINT, Kind
+from smolvlm_edge.store import Source, fetch, resolve
 from smolvlm_edge.timings import peak_rss_bytes
 
 Targets = Literal["onnx", "openvino", "both"]
@@ -45,15 +46,17 @@ def export(
     Example: smol-edge export smolvlm-2.2b --adapter ./my-lora
     """
     try:
-        from smolvlm_edge.export import export_checkpoint  # noqa: PLC0415 - an extra, and slow to import
+        from smolvlm_edge.export import Adapter, check_output, export_checkpoint  # noqa: PLC0415 - an extra, and slow
         from smolvlm_edge.quantize import RECIPES  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ExportError(f"exporting needs {error.name}: pip install 'smol-edge[export]'") from error
-    source = resolve(checkpoint)
-    folder = source if isinstance(source, Path) else fetch(source, offline=offline)
-    tuned = resolve(adapter) if adapter else None
-    adapter_folder = fetch(tuned, ADAPTER_FILES, offline=offline) if isinstance(tuned, Source) else tuned
+    source, tuned = resolve(checkpoint), resolve(adapter) if adapter else None
     out = out or Path(f"{_short_name(tuned or source)}-{quant}")
+    check_output(out.resolve(), force=force)
+    adapter_folder = _folder(tuned, ADAPTER, offline=offline) if tuned else None
+    if adapter_folder:
+        Adapter.open(adapter_folder)  # what cannot be merged is refused before the base is fetched
+    folder = _folder(source, CHECKPOINT, offline=offline)
     targets = get_args(Target) if target == "both" else (target,)
     start = time.perf_counter()
     with export_progress() as progress:
@@ -71,5 +74,9 @@ def export(
     print(f"  smol-edge run photo.jpg 'Describe this image.' --model {shlex.quote(str(out))}", file=sys.stderr)
 
 
+def _folder(source: Path | Source, kind: Kind, *, offline: bool) -> Path:
+    return source if isinstance(source, Path) else fetch(source, kind, offline=offline)
+
+
 def _short_name(source: Path | Source) -> str:
-    return source.resolve().name if isinstance(source, Path) else source.name.rpartition("/")[2].partition("@")[0]
+    return source.resolve().name if isinstance(source, Path) else source.name.partition("@")[0].rpartition("/")[2]

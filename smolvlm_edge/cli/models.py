@@ -10,9 +10,10 @@ from rich.table import Table
 
 from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.cli.options import OfflineOption, complete_model
-from smolvlm_edge.errors import ModelNotFoundError, RequestError
-from smolvlm_edge.store import Source, bundles, fetch, resolve, verify
-from smolvlm_edge.store.lockfile import locked_models
+from smolvlm_edge.errors import ModelNotFoundError, RequestError, SmolEdgeError
+from smolvlm_edge.formats import CHECKPOINT
+from smolvlm_edge.store import Source, bundles, fetch, find, resolve, verify
+from smolvlm_edge.store.lockfile import locked_at, locked_models
 
 models = typer.Typer(
     help="Models by name: list, pull, verify, path, rm, lock.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -41,8 +42,6 @@ class _Row:
 @models.command("list")
 def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False) -> None:
     """The models that have a short name, and which of them are here."""
-    from smolvlm_edge.store import hub  # noqa: PLC0415 - slow to import
-
     rows, made = [], bundles.made()
     for model in locked_models().values():
         pinned = (model.repo, model.revision)
@@ -56,7 +55,7 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print one 
                 parameters=model.parameters,
                 download_bytes=model.weight_bytes,
                 pinned="sha256" if model.hashed else "commit",
-                checkpoint=hub.cached(*pinned) is not None,
+                checkpoint=_is_here(Source(model.alias, *pinned)),
                 bundles=sorted(_label(each) for each in made if (each.source, each.revision) == pinned),
             )
         )
@@ -78,21 +77,17 @@ def pull(name: NameArgument) -> None:
 
     Example: smol-edge models pull smolvlm-256m
     """
-    from smolvlm_edge.store import hub  # noqa: PLC0415
-
-    source = _source(name)
-    folder = hub.download(source.repo, source.revision)
-    verify(source, folder)
-    print(folder)
+    print(fetch(_source(name), update=True))
 
 
 @models.command("verify")
 def verify_model(name: NameArgument) -> None:
     """Compare a downloaded checkpoint with models.lock."""
-    source = _source(name)
-    folder = fetch(source, offline=True)
-    compared = verify(source, folder)
-    print(f"{folder}: " + (f"{compared} files have their sha256" if compared else "pinned by the commit alone"))
+    snapshot = find(_source(name), offline=True)
+    compared = verify(snapshot)
+    print(
+        f"{snapshot.folder}: " + (f"{compared} files have their sha256" if compared else "pinned by the commit alone")
+    )
 
 
 @models.command()
@@ -104,11 +99,11 @@ def path(name: NameArgument, offline: OfflineOption = False) -> None:
 @models.command()
 def rm(name: NameArgument) -> None:
     """Remove a checkpoint and the bundles made of it from this machine."""
-    from smolvlm_edge.store import hub  # noqa: PLC0415
+    from smolvlm_edge.store import hub  # noqa: PLC0415 - slow to import
 
     source = _source(name)
-    folder = hub.cached(source.repo, source.revision) or hub.incomplete(source.repo, source.revision)
-    freed = bundles.remove(source) + (hub.remove(source.repo, folder.name) if folder else 0)
+    commit = source.commit or hub.commit_here(source.repo, source.revision)
+    freed = bundles.remove(source) + (hub.remove(source.repo, commit) if commit else 0)
     if not freed:
         raise ModelNotFoundError(f"nothing of {name} is on this machine")
     print(f"{freed / 1e6:,.0f} MB freed")
@@ -121,9 +116,18 @@ def lock(name: NameArgument) -> None:
     Example: smol-edge models lock smolvlm-2.2b
     """
     source = _source(name)
-    if source.locked is None:
+    locked = locked_at(source.commit) if source.commit else None
+    if locked is None:
         raise RequestError(f"{name} has no entry in models.lock: it begins with a name, a repository and a commit")
-    print(source.locked.with_files_of(fetch(source, offline=True)).to_toml(), end="")
+    print(locked.with_files_of(fetch(source, offline=True), CHECKPOINT.wants).to_toml(), end="")
+
+
+def _is_here(source: Source) -> bool:
+    try:
+        find(source, offline=True)
+    except SmolEdgeError:
+        return False
+    return True
 
 
 def _label(bundle: Bundle) -> str:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from smolvlm_edge.graphs.engines import EngineName, target_of
+from smolvlm_edge.model import MAX_THREADS
 from smolvlm_edge.store import DEFAULT_VARIABLE, DEMO
 from smolvlm_edge.store.bundles import Plan, locate
 from smolvlm_edge.store.lockfile import locked_models
@@ -41,7 +42,9 @@ EngineOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option("--threads", min=1, help="Threads of the engine.", show_default="available processors"),
+    typer.Option(
+        "--threads", min=1, max=MAX_THREADS, help="Threads of the engine.", show_default="available processors"
+    ),
 ]
 NoSplitOption = Annotated[bool, typer.Option("--no-split", help="One tile per picture: faster, coarser.")]
 
@@ -51,10 +54,17 @@ def find_model(model: str | None, quant: Quant, engine: EngineName | None = None
 
     def agree(plan: Plan) -> bool:
         print(f"note: {plan}", file=sys.stderr)
-        return yes or (sys.stdin.isatty() and sys.stderr.isatty() and typer.confirm("Continue?", err=True))
+        return yes or (sys.stdin.isatty() and sys.stderr.isatty() and _confirmed())
 
     with export_progress() as progress:
         return locate(model, quant, target_of(engine), offline=offline, agree=agree, progress=progress)
+
+
+def _confirmed() -> bool:
+    try:
+        return typer.confirm("Continue?", err=True)
+    except typer.Abort:  # Ctrl-C
+        raise KeyboardInterrupt from None
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from smolvlm_edge.cli.options import (
 )
 from smolvlm_edge.errors import ImageError, RequestError
 from smolvlm_edge.images import MAX_FILE_BYTES, ImageSource
-from smolvlm_edge.model import DEFAULT_MAX_TOKENS, Chunk, SmolVLM
+from smolvlm_edge.model import DEFAULT_MAX_TOKENS, Chunk, GenerateOptions, SmolVLM, check_request
 
 DEMO_NOTE = (
     "note: the bundled demonstration model knows drawn shapes, short texts and simple charts; "
@@ -60,6 +60,14 @@ def run(
     if images.count("-") > 1:
         raise RequestError("only one picture can come from stdin, but - was given more than once")
     sources: list[ImageSource] = [_stdin() if image == "-" else image for image in images]
+    options: GenerateOptions = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        "split": False if no_split else None,
+        "longest_edge": longest_edge,
+    }
+    check_request(sources, prompt, options)
     if model is None:
         print(DEMO_NOTE, file=sys.stderr)
     folder = find_model(model, quant, engine, offline=offline, yes=yes)
@@ -71,16 +79,8 @@ def run(
     ):
         task = progress.add_task("", visible=False)
         chunks: list[Chunk] = []
-        for chunk in vlm.stream(
-            sources,
-            prompt,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            seed=seed,
-            split=False if no_split else None,
-            longest_edge=longest_edge,
-            on_tile=lambda done, total: progress.update(task, completed=done, total=total, visible=True),
-        ):
+        options["on_tile"] = lambda done, total: progress.update(task, completed=done, total=total, visible=True)
+        for chunk in vlm.stream(sources, prompt, **options):
             progress.stop()  # the answer takes the bar's place
             if not as_json:
                 print(chunk.text, end="", flush=True)

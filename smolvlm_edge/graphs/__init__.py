@@ -3,6 +3,7 @@
 Only the modules in this folder import an engine, and only when a model is loaded.
 """
 
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -65,3 +66,10 @@ class Engine(Protocol):
 
     def decoder(self, path: Path) -> Decoder:
         """Open the decoder graph."""
+
+
+def available_cores() -> int:
+    """Processors that this process may use; taskset leaves it fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

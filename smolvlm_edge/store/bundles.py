@@ -2,17 +2,21 @@
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 from filelock import FileLock
 
 from smolvlm_edge.bundle import MANIFEST, Bundle, Target
-from smolvlm_edge.errors import ExportError, ModelNotFoundError, RequestError
-from smolvlm_edge.store import Source, default_model, fetch, resolve
+from smolvlm_edge.errors import ExportError, IntegrityError, ModelNotFoundError, RequestError
+from smolvlm_edge.store import Snapshot, Source, default_model, find, resolve
 from smolvlm_edge.store.verified import home
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_QUANT = "int4"
 Progress = Callable[[str, int, int], None]
@@ -22,15 +26,15 @@ Progress = Callable[[str, int, int], None]
 class Plan:
     """What has to happen before a model can answer."""
 
-    source: Source
+    snapshot: Snapshot
     quant: str
     target: Target
-    download_bytes: int
     folder: Path
 
     def __str__(self) -> str:
-        fetched = f"download {max(1, round(self.download_bytes / 1e6)):,} MB and " if self.download_bytes else ""
-        return f"{self.source.name} ({self.source.repo}): {fetched}export {self.quant} to {self.folder}"
+        source, size = self.snapshot.source, sum(self.snapshot.missing.values())
+        fetched = f"download {max(1, round(size / 1e6)):,} MB and " if size else ""
+        return f"{source.name} ({source.repo}): {fetched}export {self.quant} to {self.folder}"
 
 
 def locate(
@@ -71,74 +75,99 @@ def bundle_folder(
         progress: As `export_checkpoint` takes it.
 
     Raises:
-        RequestError: `agree` said no.
+        RequestError: `agree` said no, or no recipe has that name.
         ModelNotFoundError: Not here and `offline`, or no such model.
         DownloadError, IntegrityError, ExportError: As fetch and export raise them.
     """
+    _check_quant(quant)
     commit = _known_commit(source)
-    if commit and (folder := _folder(source, commit, quant, target)) and (folder / MANIFEST).is_file():
+    if commit and _is_sound(folder := _folder(source, commit, quant, target)):
         return folder
-    plan = _plan(source, quant, target, offline=offline)
+    snapshot = find(source, offline=offline)
+    plan = Plan(snapshot, quant, target, _folder(source, snapshot.commit, quant, target))
     if not agree(plan):
         raise RequestError(f"{source.name} was not fetched: agree, or pass --yes")
-    return _make(plan, offline=offline, progress=progress)
+    return _make(plan, progress)
 
 
 def made() -> list[Bundle]:
-    """Every bundle in the cache."""
-    return [Bundle.open(path.parent) for path in sorted((home() / "bundles").glob(f"*/{MANIFEST}"))]
+    """Every bundle in the cache, but for those that are damaged: a note says which."""
+    found = []
+    for path in sorted(_home().glob(f"[!.]*/{MANIFEST}")):
+        try:
+            found.append(Bundle.open(path.parent))
+        except IntegrityError:
+            logger.warning("%s is damaged: it is made anew when it is next used", path.parent)
+    return found
 
 
 def remove(source: Source) -> int:
-    """Delete every bundle that was made of a source; the bytes that this freed."""
-    freed = 0
-    for folder in (home() / "bundles").glob(f"{_stem(source)}@*"):
-        freed += sum(path.stat().st_size for path in folder.iterdir())
-        shutil.rmtree(folder)
+    """Delete every bundle of a source, or what is left of one; the bytes that this freed."""
+    commit = _known_commit(source)
+    if commit is None and source.revision:
+        return 0
+    stem, freed = f"{_stem(source)}@{(commit or '')[:12]}", 0
+    for path in [*_home().glob(f"{stem}*"), *_home().glob(f".{stem}*")]:  # hidden: locks, and what was killed
+        freed += sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else 0
+        _delete(path)
     return freed
 
 
-def _plan(source: Source, quant: str, target: Target, *, offline: bool) -> Plan:
-    from smolvlm_edge.store import hub  # noqa: PLC0415 - slow to import
-
-    commit = _known_commit(source)
-    if commit and hub.cached(source.repo, source.revision):
-        return Plan(source, quant, target, 0, _folder(source, commit, quant, target))
-    if offline:
-        raise ModelNotFoundError(f"{source.name} is not here: fetch it once with: smol-edge models pull {source.name}")
-    missing = hub.missing(source.repo, source.revision)
-    return Plan(source, quant, target, missing.size, _folder(source, missing.commit, quant, target))
-
-
-def _make(plan: Plan, *, offline: bool, progress: Progress | None) -> Path:
+def _make(plan: Plan, progress: Progress | None) -> Path:
     try:
         from smolvlm_edge.export import export_checkpoint  # noqa: PLC0415 - an extra
-        from smolvlm_edge.quantize import RECIPES  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ExportError(f"making a bundle needs {error.name}: pip install 'smol-edge[export]'") from error
+    from smolvlm_edge.quantize import RECIPES  # noqa: PLC0415
+
     plan.folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(plan.folder.with_name(f".{plan.folder.name}.lock")):
-        if not (plan.folder / MANIFEST).is_file():
-            for left in plan.folder.parent.glob(f".{plan.folder.name}.*.partial"):
-                shutil.rmtree(left, ignore_errors=True)  # of a run that was killed: nobody else holds the lock
-            checkpoint = fetch(plan.source, offline=offline)
-            export_checkpoint(checkpoint, plan.folder, RECIPES[plan.quant], targets=[plan.target], progress=progress)
+        if _is_sound(plan.folder):
+            return plan.folder
+        if plan.folder.exists():
+            logger.warning("%s is damaged or incomplete: it is made anew", plan.folder)
+            _delete(plan.folder)
+        for left in plan.folder.parent.glob(f".{plan.folder.name}.*.partial"):
+            _delete(left)  # of a run that was killed: nobody else holds the lock
+        recipe = RECIPES[plan.quant]
+        export_checkpoint(plan.snapshot.fetch(), plan.folder, recipe, targets=[plan.target], progress=progress)
     return plan.folder
+
+
+def _is_sound(folder: Path) -> bool:
+    try:
+        Bundle.open(folder)
+    except (ModelNotFoundError, IntegrityError):
+        return False
+    return True
+
+
+def _delete(path: Path) -> None:
+    """A folder vanishes at once: nobody finds half of a bundle."""
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    hidden = path.with_name(f".{path.name.lstrip('.')}.{uuid4().hex[:8]}.partial")
+    path.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _known_commit(source: Source) -> str | None:
     """The commit that a source means, if this machine knows it."""
-    if source.locked:
-        return source.locked.revision
-    from smolvlm_edge.store import hub  # noqa: PLC0415
+    if source.commit:
+        return source.commit
+    from smolvlm_edge.store import hub  # noqa: PLC0415 - slow to import
 
-    snapshot = hub.cached(source.repo, source.revision)
-    return snapshot.name if snapshot else None
+    return hub.commit_here(source.repo, source.revision)
+
+
+def _home() -> Path:
+    return home() / "bundles"
 
 
 def _folder(source: Source, commit: str, quant: str, target: Target) -> Path:
     suffix = "" if target == "onnx" else f"-{target}"
-    return home() / "bundles" / f"{_stem(source)}@{commit[:12]}-{quant}-{_recipe_digest(quant)}{suffix}"
+    return _home() / f"{_stem(source)}@{commit[:12]}-{quant}-{_recipe_digest(quant)}{suffix}"
 
 
 def _stem(source: Source) -> str:
@@ -147,6 +176,13 @@ def _stem(source: Source) -> str:
 
 def _recipe_digest(quant: str) -> str:
     """Tells a recipe from an older one of the same name: a better int4 is made anew."""
-    from smolvlm_edge.quantize import RECIPES  # noqa: PLC0415 - only where bundles are made
+    from smolvlm_edge.quantize import RECIPES  # noqa: PLC0415
 
     return hashlib.sha256(json.dumps(RECIPES[quant].to_dict(), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _check_quant(quant: str) -> None:
+    from smolvlm_edge.quantize import RECIPES  # noqa: PLC0415 - of no use to a bundle that is named by its folder
+
+    if quant not in RECIPES:
+        raise RequestError(f"quant must be one of {', '.join(RECIPES)}, not {quant!r}")

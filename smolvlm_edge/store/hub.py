@@ -1,137 +1,59 @@
-"""Checkpoints from the Hugging Face hub, through its ordinary cache: the only importer of huggingface_hub.
+"""Files from the Hugging Face hub, in its ordinary cache: the only importer of huggingface_hub.
 
-The library resumes broken downloads, locks files against a second process and respects HF_HOME, HF_TOKEN,
-HF_ENDPOINT and HF_HUB_OFFLINE. What this module adds is what it asks for, patience, and words for what went wrong.
+The library keeps the cache, locks files against a second process and respects HF_HOME, HF_TOKEN, HF_ENDPOINT and
+HF_HUB_OFFLINE. What this module adds is that a download goes on where another one was stopped, patience, and words for
+what went wrong. Every name of a revision is turned into a commit once; all that follows asks for that commit.
 """
 
 import errno
+import logging
 import os
+import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from smolvlm_edge.config import read_json
-from smolvlm_edge.errors import DownloadError, ModelNotFoundError, SmolEdgeError, UnsupportedModelError
-from smolvlm_edge.store import CHECKPOINT_FILES, WEIGHTS
+from filelock import FileLock, Timeout
+
+from smolvlm_edge.bundle import sha256
+from smolvlm_edge.errors import DownloadError, ModelNotFoundError, RequestError, SmolEdgeError
+from smolvlm_edge.store import COMMIT
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from huggingface_hub import DryRunFileInfo, constants, hf_hub_download, scan_cache_dir, snapshot_download
+from huggingface_hub import (
+    HfApi,
+    RepoFile,
+    constants,
+    get_cached_repo_tree,
+    get_hf_file_metadata,
+    get_token,
+    hf_hub_download,
+    hf_hub_url,
+    scan_cache_dir,
+    snapshot_download,
+)
 from huggingface_hub.errors import (
+    CachedRepoTreeNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.file_download import http_get, repo_folder_name
+from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils.tqdm import disable_progress_bars, tqdm
 
 REFUSALS = (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError)
+MAIN = constants.DEFAULT_REVISION
 TRIES = 4
 FIRST_WAIT = 1.0  # seconds before the second try; each wait is twice the one before
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """What a download would bring."""
-
-    size: int
-    """Bytes that are not in the cache yet."""
-    commit: str
-
-
-def cached(repo: str, revision: str | None, patterns: tuple[str, ...] = CHECKPOINT_FILES) -> Path | None:
-    """The folder of a complete snapshot in the cache, or None; opens no connection."""
-    try:
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[*patterns], local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
-    return folder if _has_weights(folder) else None
-
-
-def incomplete(repo: str, revision: str | None) -> Path | None:
-    """The folder of a snapshot that may be incomplete."""
-    folder = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
-    with suppress(OSError):
-        reference = folder / "refs" / (revision or "main")
-        commit = reference.read_text().strip() if reference.is_file() else revision
-        if commit and (folder / "snapshots" / commit).is_dir():
-            return folder / "snapshots" / commit
-    return None
-
-
-def missing(repo: str, revision: str | None, patterns: tuple[str, ...] = CHECKPOINT_FILES) -> Missing:
-    """Ask the hub what a download would bring.
-
-    Raises:
-        UnsupportedModelError: The repository has no safetensors weights.
-    """
-    with _in_words(repo, revision):
-        files = _listing(repo, revision, patterns)
-    return Missing(sum(file.file_size or 0 for file in files if file.will_download), files[0].commit_hash)
-
-
-def download(repo: str, revision: str | None, patterns: tuple[str, ...] = CHECKPOINT_FILES) -> Path:
-    """Bring a snapshot into the cache, or what is missing of it, and return its folder.
-
-    Raises:
-        ModelNotFoundError: No such repository or revision, or no right to read it.
-        DownloadError: The hub cannot be reached or the disk is full.
-        UnsupportedModelError: The repository has no safetensors weights.
-    """
-    if not sys.stderr.isatty():
-        disable_progress_bars()
-    small = [pattern for pattern in patterns if not pattern.endswith(WEIGHTS)]
-    with _in_words(repo, revision):
-        listing = _listing(repo, revision, patterns)
-        folder = Path(_patiently(lambda: snapshot_download(repo, revision=revision, allow_patterns=small)))
-        for file in listing:
-            if file.filename.endswith(WEIGHTS):
-                # in this thread: snapshot_download's own would finish their files before an interrupt counts
-                _patiently(partial(hf_hub_download, repo, file.filename, revision=folder.name))
-    return folder
-
-
-def _has_weights(folder: Path) -> bool:
-    """Whether the weights are there, all shards of them; the library knows only of what it listed itself."""
-    if (index := folder / "model.safetensors.index.json").is_file():
-        weight_map = read_json(index).get("weight_map")
-        return isinstance(weight_map, dict) and all((folder / str(name)).is_file() for name in weight_map.values())
-    return any(folder.glob(f"*{WEIGHTS}"))
-
-
-def _listing(repo: str, revision: str | None, patterns: tuple[str, ...]) -> list[DryRunFileInfo]:
-    """The files that a download would bring or find in the cache; weights are among them."""
-    files = _patiently(
-        lambda: snapshot_download(repo, revision=revision, allow_patterns=[*patterns], dry_run=True, tqdm_class=_NoBar)
-    )
-    if not any(file.filename.endswith(WEIGHTS) for file in files):
-        raise UnsupportedModelError(
-            f"{repo} has no safetensors weights: pickled ones (.bin, .pt) can run programs and are not read; "
-            "save the model with safe_serialization=True"
-        )
-    return files
-
-
-def remove(repo: str, commit: str) -> int:
-    """Delete a snapshot from the cache; the bytes that this freed."""
-    if not Path(constants.HF_HUB_CACHE).is_dir():
-        return 0
-    cache = scan_cache_dir()
-    known = {revision.commit_hash for each in cache.repos if each.repo_id == repo for revision in each.revisions}
-    if commit not in known:
-        return 0
-    strategy = cache.delete_revisions(commit)
-    strategy.execute()
-    return int(strategy.expected_freed_size)
 
 
 def is_offline() -> bool:
@@ -139,11 +61,163 @@ def is_offline() -> bool:
     return bool(constants.is_offline_mode())
 
 
+def snapshot(repo: str, commit: str) -> Path:
+    """The folder of a commit in the cache, whether or not it is there."""
+    return _cache(repo) / "snapshots" / commit
+
+
+def commit_here(repo: str, revision: str | None) -> str | None:
+    """The commit that a branch or tag meant when it was last fetched; opens no connection."""
+    with suppress(OSError, ValueError):
+        commit = (_cache(repo) / "refs" / (revision or MAIN)).read_text(encoding="utf-8").strip()
+        return commit if COMMIT.fullmatch(commit) else None
+    return None
+
+
+def commit_there(repo: str, revision: str | None) -> str:
+    """The commit that a branch or tag means now.
+
+    Raises:
+        ModelNotFoundError: No such repository or revision, or no right to read it.
+        DownloadError: The hub cannot be reached.
+    """
+    with _in_words(repo, revision):
+        commit = str(_patiently(lambda: HfApi().model_info(repo, revision=revision).sha))
+        if not COMMIT.fullmatch(commit):  # it becomes the name of a folder
+            raise ValueError(commit)
+        return commit
+
+
+def listed_here(repo: str, commit: str) -> dict[str, int] | None:
+    """The files of a commit and their bytes, if the library has listed them before; opens no connection."""
+    with suppress(CachedRepoTreeNotFoundError):
+        return {file.path: file.size for file in get_cached_repo_tree(repo, revision=commit)}
+    return None
+
+
+def listed_there(repo: str, commit: str) -> dict[str, int]:
+    """The files at the top of a repository and their bytes; raises as `commit_there`."""
+    commit_there(repo, commit)  # says at once that there is no hub; the listing would try for half a minute
+    with _in_words(repo, commit):
+        if snapshot(repo, commit).is_dir():  # another program made it: let the library list it, and keep the listing
+            _fetch_quietly(repo, commit, [])
+            if listed := listed_here(repo, commit):
+                return listed
+        tree = _patiently(lambda: list(HfApi().list_repo_tree(repo, revision=commit)))
+        return {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
+
+
+def fetch_small(repo: str, revision: str | None, commit: str, names: Sequence[str]) -> None:
+    """Bring small files of a commit into the cache, and remember what the revision means.
+
+    Raises:
+        ModelNotFoundError: No such commit, or no right to read it.
+        DownloadError: The hub cannot be reached, or the disk is full.
+    """
+    with _in_words(repo, commit):
+        # also where no name is left: the library keeps the listing, which tells later whether a snapshot is complete
+        folder = _fetch_quietly(repo, commit, names)
+        if absent := [name for name in names if not (folder / name).is_file()]:  # a hub in trouble may bring nothing
+            raise DownloadError(f"{repo}: {absent[0]} did not arrive: repeat the command")
+        _remember(repo, revision or MAIN, commit)
+
+
+def fetch_weights(repo: str, commit: str, name: str) -> None:
+    """Bring a large file into the cache, or go on where that was stopped; raises as `fetch_small`.
+
+    The library would begin again: it writes to a file of a new name each time, and deletes it when it is stopped.
+    """
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    with _in_words(repo, commit):
+        url = hf_hub_url(repo, name, revision=commit)
+        found = get_hf_file_metadata(url, retry_on_errors=True)
+        blob = _cache(repo) / "blobs" / _blob_name(found.etag)
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(_lock(blob)):
+            if not blob.exists():
+                _patiently(partial(_go_on, url, name, blob, found.size))
+        _patiently(partial(hf_hub_download, repo, name, revision=commit))  # finds the blob, and gives it its name
+
+
+def remove(repo: str, commit: str) -> int:
+    """Delete a snapshot from the cache, and parts of downloads that were stopped; the bytes that this freed."""
+    freed = sum(map(_remove_part, (_cache(repo) / "blobs").glob("*.part")))
+    if not snapshot(repo, commit).is_dir():
+        return freed
+    strategy = scan_cache_dir().delete_revisions(commit)
+    strategy.execute()
+    return freed + int(strategy.expected_freed_size)
+
+
+def _cache(repo: str) -> Path:
+    return Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"))
+
+
+def _lock(blob: Path) -> Path:
+    """The lock that the library itself takes before it downloads that blob."""
+    folder = Path(constants.HF_HUB_CACHE, ".locks", blob.parents[1].name)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{blob.name}.lock"
+
+
 class _NoBar(tqdm):
-    """For a look that takes no time worth a bar."""
+    """For what takes no time worth a bar."""
 
     def __init__(self, *args: object, **options: object) -> None:
         super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
+
+
+def _fetch_quietly(repo: str, commit: str, names: Sequence[str]) -> Path:
+    return Path(
+        _patiently(
+            lambda: snapshot_download(repo, revision=commit, allow_patterns=[*names], tqdm_class=_NoBar),
+        )
+    )
+
+
+def _remember(repo: str, revision: str, commit: str) -> None:
+    """As the library does; it would ask the hub again, which may name another commit by now."""
+    if revision == commit:
+        return
+    reference = _cache(repo) / "refs" / revision
+    reference.parent.mkdir(parents=True, exist_ok=True)
+    staged = reference.with_name(f"{reference.name}.{os.getpid()}.tmp")
+    staged.write_text(commit, encoding="utf-8")
+    staged.replace(reference)
+
+
+def _blob_name(etag: str | None) -> str:
+    """A blob's name in the cache comes from the network."""
+    if etag is None or not re.fullmatch(r"[\w-]+", etag, re.ASCII):
+        raise DownloadError(f"the hub gave a file no usable ETag ({str(etag)[:80]!r})")
+    return etag
+
+
+def _go_on(url: str, name: str, blob: Path, size: int | None) -> None:
+    part = blob.with_name(f"{blob.name}.part")
+    with part.open("ab") as file:
+        if size is None or file.tell() > size:  # no telling whether it is a part of that file
+            file.truncate(0)
+            file.seek(0)
+        resumed = file.tell()
+        # the HTTP library sends the token to the hub and not on to where that redirects
+        headers = build_hf_headers()
+        http_get(url, file, resume_size=resumed, expected_size=size, headers=headers, displayed_filename=name)
+    if resumed and len(blob.name) == 64 and sha256(part) != blob.name:  # what was stopped may have been stopped hard
+        part.unlink()
+        raise DownloadError(f"{name} arrived damaged: repeat the command")
+    part.replace(blob)
+
+
+def _remove_part(part: Path) -> int:
+    size = part.stat().st_size
+    try:
+        with FileLock(_lock(part.with_suffix("")), timeout=0):
+            part.unlink()
+    except Timeout:  # another process is at it
+        return 0
+    return size
 
 
 def _patiently(call: Callable[[], T]) -> T:
@@ -169,7 +243,7 @@ def _status(error: BaseException) -> int | None:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what it was raised from: a look without a download wraps what a download raises as it is."""
+    """The error and what it was raised from."""
     while error is not None:
         yield error
         error = error.__cause__
@@ -177,17 +251,34 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 @contextmanager
 def _in_words(repo: str, revision: str | None) -> Iterator[None]:
-    """Turn the library's errors into ours."""
+    """Turn the library's errors into ours, one line in place of its own several."""
+    library = logging.getLogger("huggingface_hub")
+    level = library.level
+    library.setLevel(logging.ERROR)
     try:
+        _check_token()
         yield
     except SmolEdgeError:
         raise
     except OSError as error:  # the library's own are of this kind too
         raise _explained(error, repo, revision) from error
+    except (ValueError, KeyError, TypeError) as error:  # JSON was asked for: a captive portal sends its own page
+        raise DownloadError(
+            f"{repo} cannot be fetched: {_endpoint()} does not answer as a model hub does; look at it in a browser"
+        ) from error
     except Exception as error:  # whatever the HTTP library raises, whose name changes from one version to the next
         if type(error).__module__.partition(".")[0].startswith(("httpx", "httpcore", "requests", "urllib3")):
             raise _explained(error, repo, revision) from error
         raise
+    finally:
+        library.setLevel(level)
+
+
+def _check_token() -> None:
+    """A header cannot hold everything, and an error of the HTTP library would show the token."""
+    token = get_token() or ""
+    if not (token.isascii() and token.isprintable()):
+        raise RequestError("the hub's token (HF_TOKEN, or the one of `hf auth login`) holds a character that none has")
 
 
 def _explained(error: Exception, repo: str, revision: str | None) -> SmolEdgeError:
@@ -195,15 +286,13 @@ def _explained(error: Exception, repo: str, revision: str | None) -> SmolEdgeErr
     refusal = next((each for each in causes if isinstance(each, REFUSALS)), None)
     if refusal or _status(error) in {401, 403}:
         return ModelNotFoundError(_refusal(refusal or error, repo, revision))
-    if is_offline() or any(isinstance(each, OfflineModeIsEnabled) for each in causes):
-        return ModelNotFoundError(f"{repo} is not in the cache, and HF_HUB_OFFLINE forbids fetching it")
     if any(isinstance(each, OSError) and each.errno in {errno.ENOSPC, errno.EDQUOT} for each in causes):
         return DownloadError(f"no space left in {constants.HF_HUB_CACHE}: make room and try again")
     return DownloadError(_trouble(repo, _status(error) or causes[-1]))
 
 
 def _refusal(error: BaseException, repo: str, revision: str | None) -> str:
-    page = f"{constants.ENDPOINT}/{repo}"
+    page = f"{_endpoint()}/{repo}"
     match error:
         case GatedRepoError():
             return f"{repo} is gated: accept its terms on {page}, then log in with `hf auth login` or set HF_TOKEN"
@@ -214,5 +303,14 @@ def _refusal(error: BaseException, repo: str, revision: str | None) -> str:
 
 
 def _trouble(repo: str, cause: object) -> str:
-    what = f"it answered with HTTP {cause}" if isinstance(cause, int) else " ".join(str(cause).split())[:200]
-    return f"{repo} cannot be fetched from {constants.ENDPOINT} ({what}); what has arrived is kept: repeat the command"
+    what = f"it answered with HTTP {cause}" if isinstance(cause, int) else _without_passwords(str(cause))[:200]
+    return f"{repo} cannot be fetched from {_endpoint()} ({what}); what has arrived is kept: repeat the command"
+
+
+def _endpoint() -> str:
+    return _without_passwords(str(constants.ENDPOINT))
+
+
+def _without_passwords(text: str) -> str:
+    """A mirror's address may hold a name and a password."""
+    return re.sub(r"(?<=://)[^/\s]*@", "", " ".join(text.split()))

@@ -1,7 +1,7 @@
 """models.lock: the models that have a short name, each pinned to a commit and, where they are known, to hashes."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -43,6 +43,11 @@ class LockedModel:
         return bool(self._weights) and all(file.sha256 for file in self._weights)
 
     @property
+    def exact(self) -> bool:
+        """Whether every file is pinned by sha256: then there are no others."""
+        return self.hashed and all(file.sha256 for file in (self.files or {}).values())
+
+    @property
     def weight_bytes(self) -> int | None:
         """What the weights take, if it is known."""
         return sum(file.size for file in self._weights) or None
@@ -51,10 +56,10 @@ class LockedModel:
     def _weights(self) -> list[LockedFile]:
         return [file for name, file in (self.files or {}).items() if name.endswith(".safetensors")]
 
-    def with_files_of(self, folder: Path) -> "LockedModel":
-        """The same entry with the size and sha256 of every file in a verified folder."""
+    def with_files_of(self, folder: Path, wanted: Callable[[str], bool]) -> "LockedModel":
+        """The same entry with the size and sha256 of every wanted file in a verified folder."""
         found = {
-            path.name: LockedFile(path.stat().st_size, sha256(path)) for path in folder.iterdir() if path.is_file()
+            path.name: LockedFile(path.stat().st_size, sha256(path)) for path in folder.iterdir() if wanted(path.name)
         }
         return replace(self, files={**(self.files or {}), **found})
 
@@ -77,6 +82,11 @@ def locked_models() -> Mapping[str, LockedModel]:
     """Every model of models.lock by its alias."""
     text = next(path for path in PLACES if path.is_file()).read_text(encoding="utf-8")
     return {alias: _model(alias, entry) for alias, entry in tomllib.loads(text).items()}
+
+
+def locked_at(commit: str) -> LockedModel | None:
+    """The model that is pinned to a commit, under whatever name that is fetched."""
+    return next((model for model in locked_models().values() if model.revision == commit), None)
 
 
 def _model(alias: str, entry: dict[str, object]) -> LockedModel:

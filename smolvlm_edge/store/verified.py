@@ -19,8 +19,8 @@ def home() -> Path:
     return Path(os.environ.get(HOME_VARIABLE) or user_cache_path("smol-edge"))
 
 
-def check_file(path: Path, expected: LockedFile, hint: str) -> None:
-    """Compare a file's size and, if it is known, its sha256.
+def check_file(path: Path, expected: LockedFile, *, missing: str, changed: str) -> None:
+    """Compare a file's size and, if it is known, its sha256; `missing` and `changed` say what to do.
 
     Raises:
         IntegrityError: The file is missing or another one.
@@ -28,11 +28,11 @@ def check_file(path: Path, expected: LockedFile, hint: str) -> None:
     try:
         status = path.stat()
     except OSError:
-        raise IntegrityError(f"{path} is missing: {hint}") from None
+        raise IntegrityError(f"{path} is missing: {missing}") from None
     if status.st_size != expected.size:
-        raise IntegrityError(f"{path} has {status.st_size} bytes, models.lock says {expected.size}: {hint}")
+        raise IntegrityError(f"{path} has {status.st_size} bytes, models.lock says {expected.size}: {changed}")
     if expected.sha256 and _sha256(path, status) != expected.sha256:
-        raise IntegrityError(f"{path} is not the file that models.lock names (its sha256 differs): {hint}")
+        raise IntegrityError(f"{path} is not the file that models.lock names (its sha256 differs): {changed}")
 
 
 def _sha256(path: Path, status: os.stat_result) -> str:

@@ -1,0 +1,81 @@
+"""Every matrix of a bundle beside the reference's, read from the graph files themselves."""
+
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from smolvlm_edge.bundle import GRAPH_NAMES, Bundle, Target
+from smolvlm_edge.errors import IntegrityError
+from smolvlm_edge.quality.matrices import Matrix
+from smolvlm_edge.quality.matrices.onnx import onnx_matrices
+
+VALUES_AT_ONCE = 1 << 22
+"""Bounds the temporaries of a 50,000 × 2,048 matrix."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorError:
+    """What rounding did to one matrix."""
+
+    name: str
+    """As in the checkpoint."""
+    shape: tuple[int, int]
+    bits_per_weight: float
+    """Codes, scales and zero points together."""
+    relative_error: float
+    """Frobenius norm of the difference by that of the reference's matrix."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, rounded to millionths."""
+        rounded = {name: round(getattr(self, name), 6) for name in ("bits_per_weight", "relative_error")}
+        return {**asdict(self), **rounded}
+
+
+def tensor_errors(bundle: Bundle, reference: Bundle, target: Target) -> tuple[TensorError, ...]:
+    """Compare every matrix of the graphs for a target, the worst first.
+
+    Raises:
+        IntegrityError: The two hold matrices of different names or shapes.
+    """
+    errors = []
+    for graph in GRAPH_NAMES:
+        with _opened(bundle, graph, target) as ours, _opened(reference, graph, target) as theirs:
+            for name, matrix in ours.items():
+                expected = theirs.get(name)
+                if expected is None or not _fits(matrix, expected):
+                    raise IntegrityError(
+                        f"{reference.folder} has no {name} of {list(matrix.shape)}: export both bundles again"
+                    )
+                rows, columns = expected.shape
+                bits = 8 * matrix.nbytes / (rows * columns)
+                errors.append(TensorError(name, expected.shape, bits, _relative_error(matrix, expected)))
+    return tuple(sorted(errors, key=lambda error: (-error.relative_error, error.name)))
+
+
+def _opened(bundle: Bundle, graph: str, target: Target) -> AbstractContextManager[dict[str, Matrix]]:
+    path = bundle.graph_path(graph, target)
+    if target == "onnx":
+        return onnx_matrices(path)
+    from smolvlm_edge.quality.matrices.openvino import openvino_matrices  # noqa: PLC0415 - an extra
+
+    return openvino_matrices(path)
+
+
+def _fits(matrix: Matrix, reference: Matrix) -> bool:
+    """Whether it has the reference's shape, but for what fills its rows up to whole blocks."""
+    (rows, columns), (expected_rows, expected_columns) = matrix.shape, reference.shape
+    return rows == expected_rows and columns >= expected_columns
+
+
+def _relative_error(matrix: Matrix, reference: Matrix) -> float:
+    difference = total = 0.0
+    rows, columns = reference.shape
+    step = max(1, VALUES_AT_ONCE // columns)
+    for start in range(0, rows, step):
+        part = slice(start, start + step)
+        theirs = reference.rows(part).astype(np.float64)
+        difference += float(np.sum((matrix.rows(part)[:, :columns] - theirs) ** 2))
+        total += float(np.sum(theirs**2))
+    return float(np.sqrt(difference / total)) if difference else 0.0
