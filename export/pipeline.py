@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
+from typing import get_args
 from uuid import uuid4
 
 from smolvlm_edge.bundle import MANIFEST, TOKENIZER_FILES, AdapterEntry, Target, sha256, write_manifest
@@ -63,13 +64,13 @@ def export_checkpoint(
         `out`.
 
     Raises:
-        RequestError: `out` exists and `force` is not set, or it is no bundle.
+        RequestError: `out` exists and `force` is not set, or it is no bundle; or there is no such target.
         ModelNotFoundError: No checkpoint or adapter in that folder.
         UnsupportedModelError: A checkpoint or adapter of another kind.
         IntegrityError: The checkpoint is damaged, incomplete or contradicts itself, or the adapter does not fit it.
         ExportError: The bundle could not be written, or what a target needs is not installed.
     """
-    builders = [_builder(target) for target in targets]
+    check_targets(targets)
     place = out.resolve()  # what a symbolic link points at is replaced, not the link
     check_output(place, force=force)
     check_format(checkpoint)
@@ -83,7 +84,7 @@ def export_checkpoint(
     try:
         with _staged(place, force=force) as folder:
             _copy_tokenizer_files(checkpoint, adapter, folder, model)
-            _build_graphs(folder, weights, model, recipe, builders, progress)
+            _build_graphs(folder, weights, model, recipe, [_builder(target) for target in targets], progress)
             weights.check_all_used()
             source, revision = _source(checkpoint)
             producer = f"smol-edge {version('smol-edge')}"
@@ -148,6 +149,19 @@ def _check_vocabulary(weights: Checkpoint, model: ModelConfig) -> None:
                 f"{weights.folder}: tensor {name} has {rows[0]} rows, but vocab_size in config.json (text_config) is "
                 f"{model.text.vocab_size}: correct it if the tokenizer was extended"
             )
+
+
+def check_targets(targets: Sequence[Target]) -> None:
+    """Refuse what graphs cannot be made for; for who wants to know before the checkpoint is fetched.
+
+    Raises:
+        RequestError: There is none, or no such target.
+        ExportError: What a target needs is not installed.
+    """
+    if not targets or not {*targets} <= {*get_args(Target)}:
+        raise RequestError(f"targets must be some of {', '.join(get_args(Target))}, not {list(targets)}")
+    for target in targets:
+        _builder(target)
 
 
 def _builder(target: Target) -> type[Builder]:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 import pytest
 from command import assert_fails, smol_edge
 
-from smolvlm_edge import ExportError
+from smolvlm_edge import ExportError, RequestError
 from smolvlm_edge.bundle import GRAPH_NAMES, Bundle, Target
 from smolvlm_edge.cli.export import Quant, Targets
 from smolvlm_edge.export import export_checkpoint
@@ -65,6 +65,13 @@ def test_each_target_alone_has_the_same_files_as_both_together(
         assert Bundle.open(out).targets == (target,)
         alone |= digests(out)
     assert {**alone, "bundle.json": ""} == {**both, "bundle.json": ""}
+
+
+@pytest.mark.parametrize("targets", [[], ["onnx", "abacus"]])
+def test_targets_that_there_are_not(tiny_checkpoints: dict[str, Path], tmp_path: Path, targets: list[str]) -> None:
+    with pytest.raises(RequestError, match="some of onnx, openvino, not"):
+        export_checkpoint(tiny_checkpoints["tiny-idefics3"], tmp_path / "out", targets=targets)
+    assert not list(tmp_path.iterdir())
 
 
 def test_export_prints_the_folder_and_the_next_command(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:

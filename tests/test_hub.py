@@ -141,8 +141,9 @@ def test_a_name_is_fetched_exported_and_answers_and_then_needs_no_network(hub: H
 
 def test_an_engine_that_is_named_gets_a_bundle_of_its_own(hub: Hub, command: Command, tmp_path: Path) -> None:
     run = ("run", STORY, "--model", REPO, "--quant", "fp32", "--yes", "--max-tokens", "4")
-    missing = command(*run, "--engine", "openvino", lock="sys.modules['openvino'] = None")
-    assert_fails(missing, 1, "smol-edge[openvino]")
+    export = ("export", REPO, "--target", "openvino", "--out", tmp_path / "out")
+    for arguments in ((*run, "--engine", "openvino"), export):
+        assert_fails(command(*arguments, lock="sys.modules['openvino'] = None"), 1, "smol-edge[openvino]")
     assert hub.requests == []  # before anything is fetched
     answers = [command(*run, *options).stdout for options in ((), ("--engine", "openvino"))]
     assert answers[0] == answers[1] != ""

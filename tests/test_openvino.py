@@ -13,6 +13,7 @@ from smolvlm_edge import EngineError, SmolVLM
 from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.decoding import prefill
 from smolvlm_edge.export import export_checkpoint
+from smolvlm_edge.graphs import openvino
 from smolvlm_edge.graphs.openvino import OpenVinoEngine, ov
 from smolvlm_edge.quantize import RECIPES
 
@@ -93,6 +94,25 @@ def test_a_model_closed_during_an_answer_says_so(bundle: Path) -> None:
     with pytest.raises(EngineError, match="closed"):
         next(stream)
     assert model.generate([], "Tell me a story.", max_tokens=2).timings.generated_tokens == 2
+
+
+def test_an_answer_after_an_interrupt_begins_with_an_empty_cache(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    infer = openvino._infer
+
+    def interrupted(*arguments: object) -> None:
+        infer(*arguments)
+        raise KeyboardInterrupt  # Python sees to it only when the engine is done
+
+    decoder = OpenVinoEngine(threads=1).decoder(bundle / "decoder.xml")
+    inputs_embeds = np.random.default_rng(0).standard_normal((5, 64), np.float32)
+    expected = decoder(inputs_embeds)
+    decoder.truncate(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(openvino, "_infer", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            decoder(inputs_embeds[:3])
+    decoder.truncate(0)
+    np.testing.assert_array_equal(decoder(inputs_embeds), expected)
 
 
 def test_an_input_that_the_graph_does_not_take(bundle: Path) -> None:

@@ -46,18 +46,24 @@ def export(
     Example: smol-edge export smolvlm-2.2b --adapter ./my-lora
     """
     try:
-        from smolvlm_edge.export import Adapter, check_output, export_checkpoint  # noqa: PLC0415 - an extra, and slow
+        from smolvlm_edge.export import (  # noqa: PLC0415 - an extra, and slow
+            Adapter,
+            check_output,
+            check_targets,
+            export_checkpoint,
+        )
         from smolvlm_edge.quantize import RECIPES  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ExportError(f"exporting needs {error.name}: pip install 'smol-edge[export]'") from error
     source, tuned = resolve(checkpoint), resolve(adapter) if adapter else None
     out = out or Path(f"{_short_name(tuned or source)}-{quant}")
+    targets = get_args(Target) if target == "both" else (target,)
+    check_targets(targets)
     check_output(out.resolve(), force=force)
     adapter_folder = _folder(tuned, ADAPTER, offline=offline) if tuned else None
     if adapter_folder:
         Adapter.open(adapter_folder)  # what cannot be merged is refused before the base is fetched
     folder = _folder(source, CHECKPOINT, offline=offline)
-    targets = get_args(Target) if target == "both" else (target,)
     start = time.perf_counter()
     with export_progress() as progress:
         export_checkpoint(

@@ -119,16 +119,16 @@ class OpenVinoDecoder:
 
     def __call__(self, inputs_embeds: Floats, logits_to_keep: int = 1) -> Floats:
         """Append positions [new positions, hidden]; return logits [logits_to_keep, vocab_size]."""
-        total = self._length + len(inputs_embeds)
+        past = self._length
+        # counted first: an interrupt arrives when the engine is done, and the next answer must know of a cache to empty
+        self._length += len(inputs_embeds)
         inputs = {
             "inputs_embeds": inputs_embeds[None],
             "logits_to_keep": np.array([logits_to_keep], np.int64),
-            "position_ids": np.arange(self._length, total)[None],
+            "position_ids": np.arange(past, self._length)[None],
             "beam_idx": np.zeros(1, np.int32),
         }
-        logits = _infer(self._request, inputs)[0]
-        self._length = total
-        return logits
+        return _infer(self._request, inputs)[0]
 
     def close(self) -> None:
         """Free the graph and the cache."""

@@ -2,7 +2,7 @@
 
 - `text`: what is read, and `distributions` of the next token on it
 - `pictures`: image features, and greedy answers
-- `tensors`: every matrix, read from the graph files
+- `tensors`: every matrix; `matrices` reads them from the graph files
 - `report`: all of it for one bundle, with its sizes
 - `plot`: several bundles, KL divergence against megabytes
 """
