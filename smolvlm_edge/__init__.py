@@ -1,11 +1,12 @@
 """Run SmolVLM and every other Idefics3-type vision-language model on a plain CPU.
 
-    from smolvlm_edge import SmolVLM
+    from smolvlm_edge import SmolVLM, Video
 
     model = SmolVLM.load("smolvlm-256m-int4")          # a folder made by `smol-edge export`
     print(model.generate("photo.jpg", "Describe this image."))
     for chunk in model.stream(["a.png", "b.png"], "What changed?"):
         print(chunk.text, end="", flush=True)
+    print(model.generate(Video("clip.mp4", start=10, end=20), "What happens?"))
 
 Importing this opens no engine; loading a model does, and opens no connection.
 """
@@ -20,9 +21,11 @@ from smolvlm_edge.errors import (
     RequestError,
     SmolEdgeError,
     UnsupportedModelError,
+    VideoError,
 )
 from smolvlm_edge.model import Answer, Chunk, GenerateOptions, SmolVLM
 from smolvlm_edge.timings import Timings
+from smolvlm_edge.video import Timeline, Video
 
 __all__ = [
     "Answer",
@@ -37,6 +40,9 @@ __all__ = [
     "RequestError",
     "SmolEdgeError",
     "SmolVLM",
+    "Timeline",
     "Timings",
     "UnsupportedModelError",
+    "Video",
+    "VideoError",
 ]

@@ -157,7 +157,11 @@ class ImageConfig:
             IntegrityError: The file is missing, unreadable or incomplete.
             UnsupportedModelError: It switches off a step that this architecture needs.
         """
-        config = _image_processor(folder)
+        return cls.from_section(_image_processor(folder))
+
+    @classmethod
+    def from_section(cls, config: "_Section") -> Self:
+        """The same of the values that one file or section has."""
         for step in ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"):
             if not config.values.get(step, True):
                 raise UnsupportedModelError(f"{config.place}: {step}=false is not supported")
@@ -175,6 +179,39 @@ class ImageConfig:
             image_mean=config.triple("image_mean"),
             image_std=image_std,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class VideoConfig:
+    """Which frames of a video are taken, and how each becomes a tile."""
+
+    frame: ImageConfig
+    max_frames: int
+    fps: float
+    """Frames to take per second."""
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Self:
+        """Read what SmolVLM's video processor reads of a Hugging Face folder.
+
+        transformers 5.23 looks for `video_processor` in processor_config.json, then for video_preprocessor_config.json,
+        then takes preprocessor_config.json (video_processing_utils.py, get_video_processor_dict); `size` comes before
+        `video_sampling.video_size` (video_processing_smolvlm.py). A checkpoint that says nothing of videos gets the
+        numbers of SmolVLM2 and the size of its pictures.
+
+        Raises:
+            IntegrityError: The file is missing, unreadable or incomplete.
+            UnsupportedModelError: It switches off a step that this architecture needs.
+        """
+        config = _video_processor(folder)
+        if "video_sampling" in config.values:
+            sampling = config.section("video_sampling")
+            max_frames, fps = sampling.integer("max_frames"), sampling.number("fps")
+        else:
+            max_frames, fps = config.integer("num_frames", 64), config.number("fps", 1)
+        if max_frames < 1 or fps <= 0:
+            raise IntegrityError(f"{config.place}: a video needs one frame or more and fps above 0")
+        return cls(frame=ImageConfig.from_section(config), max_frames=max_frames, fps=fps)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -240,11 +277,22 @@ class _Section:
 
 
 def _image_processor(folder: Path) -> _Section:
-    processor_file = folder / "processor_config.json"
-    processor = _Section(read_json(processor_file) if processor_file.is_file() else {}, processor_file.name)
-    if "image_processor" in processor.values:
-        return processor.section("image_processor")
-    return _Section(read_json(folder / "preprocessor_config.json"), "preprocessor_config.json")
+    return _part_of_processor(folder, "image_processor") or _Section(
+        read_json(folder / "preprocessor_config.json"), "preprocessor_config.json"
+    )
+
+
+def _video_processor(folder: Path) -> _Section:
+    if part := _part_of_processor(folder, "video_processor"):
+        return part
+    file = folder / "video_preprocessor_config.json"
+    return _Section(read_json(file), file.name) if file.is_file() else _image_processor(folder)
+
+
+def _part_of_processor(folder: Path, key: str) -> _Section | None:
+    file = folder / "processor_config.json"
+    processor = _Section(read_json(file) if file.is_file() else {}, file.name)
+    return processor.section(key) if key in processor.values else None
 
 
 def _vision_config(section: _Section) -> VisionConfig:

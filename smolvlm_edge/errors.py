@@ -5,6 +5,7 @@
     ├── ModelNotFoundError (LookupError)  3   no checkpoint or bundle at that place or of that name
     ├── IntegrityError                    4   a checkpoint or bundle that is damaged or contradicts itself
     ├── ImageError          (ValueError)  5   a picture that is missing, damaged, too large or no picture
+    │   └── VideoError                    5   a video that is damaged, without pictures, or needs the extra [video]
     ├── UnsupportedModelError             1   a sound checkpoint of another architecture
     ├── EngineError       (RuntimeError)  1   the inference engine is missing or refused a graph
     ├── DownloadError                     1   a model could not be fetched from the hub
@@ -45,6 +46,10 @@ class ImageError(SmolEdgeError, ValueError):
     """A picture is missing, damaged, too large or of an unknown format."""
 
     exit_code = 5
+
+
+class VideoError(ImageError):
+    """A video is damaged or has no pictures, or what reads it is not installed."""
 
 
 class UnsupportedModelError(SmolEdgeError):

@@ -71,15 +71,15 @@ def open_image(source: ImageSource) -> Image.Image:
     if isinstance(source, np.ndarray):
         source = _from_array(source)
     name = source if isinstance(source, str | PathLike) else "the picture"
-    file = source if isinstance(source, Image.Image) else _readable(source)
-    with _decoding(name):
+    file = source if isinstance(source, Image.Image) else readable(source)
+    with decoding(name):
         if isinstance(file, Image.Image):
-            return _upright_rgb(file)
-        with Image.open(file, formats=_formats()) as image:
+            return upright_rgb(file)
+        with Image.open(file, formats=known_formats()) as image:
             frames = getattr(image, "n_frames", 1) if image.format in PAGED_FORMATS else 1
             if frames > 1:
                 logger.warning("%s holds %d pictures; only the first is used", name, frames)
-            return _upright_rgb(image)
+            return upright_rgb(image)
 
 
 def check_image(source: ImageSource) -> None:
@@ -90,10 +90,10 @@ def check_image(source: ImageSource) -> None:
     """
     if not isinstance(source, str | PathLike | bytes):
         return
-    file = _readable(source)
+    file = readable(source)
     if isinstance(file, BytesIO) or file.is_file():  # a pipe gives its picture once
-        with _decoding(source if isinstance(source, str | PathLike) else "the picture"):
-            Image.open(file, formats=_formats()).close()
+        with decoding(source if isinstance(source, str | PathLike) else "the picture"):
+            Image.open(file, formats=known_formats()).close()
 
 
 def cut(
@@ -156,7 +156,12 @@ def tile_multiple_size(width: int, height: int, tile: int) -> tuple[int, int]:
     return width, height
 
 
-def _readable(source: str | PathLike[str] | bytes) -> BytesIO | Path:
+def readable(source: str | PathLike[str] | bytes) -> BytesIO | Path:
+    """A path or the bytes of a file as something to open.
+
+    Raises:
+        ImageError: It is missing, empty, a folder or out of reach.
+    """
     if isinstance(source, bytes):
         if not source:
             raise ImageError("the picture is empty (0 bytes)")
@@ -176,7 +181,7 @@ def _readable(source: str | PathLike[str] | bytes) -> BytesIO | Path:
 
 
 @contextmanager
-def _decoding(name: object) -> Iterator[None]:
+def decoding(name: object) -> Iterator[None]:
     """Turn whatever a decoder raises on a damaged file into an ImageError.
 
     Pillow's warnings are kept quiet: damaged metadata costs nobody the picture. The one of a picture above
@@ -195,13 +200,14 @@ def _decoding(name: object) -> Iterator[None]:
             raise ImageError(f"{name} cannot be decoded: {error}") from error
 
 
-def _formats() -> list[str]:
+def known_formats() -> list[str]:
     """The formats that this Pillow was built with."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """A copy as RGB, EXIF orientation applied, transparency laid over white."""
     if image.width * image.height > MAX_PIXELS:
         raise Image.DecompressionBombError
     image = ImageOps.exif_transpose(image)

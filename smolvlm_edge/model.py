@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smolvlm_edge.bundle import Bundle
-from smolvlm_edge.config import ImageConfig
+from smolvlm_edge.config import ImageConfig, VideoConfig
 from smolvlm_edge.decoding import decode, prefill
 from smolvlm_edge.detokenizer import Detokenizer
 from smolvlm_edge.errors import IntegrityError, RequestError
@@ -23,8 +23,10 @@ from smolvlm_edge.prompt import ContentPart, Message, PromptEncoder
 from smolvlm_edge.sampling import Sampler, Sampling
 from smolvlm_edge.store.bundles import DEFAULT_QUANT, locate
 from smolvlm_edge.timings import Clock, Timings
+from smolvlm_edge.video import Clip, Timeline, Video, as_video, read_clip
 
 FinishReason = Literal["stop", "length"]
+Source = ImageSource | Video
 Memory = Literal["balanced", "low"]
 
 DEFAULT_MAX_TOKENS = 512
@@ -46,7 +48,7 @@ class GenerateOptions(TypedDict, total=False):
     stop: str | Sequence[str]
     """One text or several that end the answer; they are not part of it."""
     split: bool | None
-    """Whether to cut pictures into tiles; None leaves it to the checkpoint."""
+    """Whether to cut pictures into tiles; None leaves it to the checkpoint. A video's frames are never cut."""
     longest_edge: int | None
     """Pixels to bring a picture's longer side to before it is cut; None leaves it to the checkpoint."""
     on_tile: Callable[[int, int], None]
@@ -64,6 +66,8 @@ class Chunk:
     finish_reason: FinishReason | None
     """`stop` at an end token or stop string, `length` at the longest answer; None before the last chunk."""
     timings: Timings
+    videos: tuple[Timeline, ...] = ()
+    """When the frames of each video were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ class Answer:
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     timings: Timings
+    videos: tuple[Timeline, ...] = ()
+    """When the frames of each video were."""
 
     def __str__(self) -> str:
         return self.text
@@ -142,10 +148,8 @@ class SmolVLM:
         vlm._load_ms = (time.perf_counter() - start) * 1000
         return vlm
 
-    def generate(
-        self, images: ImageSource | Sequence[ImageSource], prompt: str, **options: Unpack[GenerateOptions]
-    ) -> Answer:
-        """The answer to a prompt about any number of pictures; takes what `stream` takes."""
+    def generate(self, images: Source | Sequence[Source], prompt: str, **options: Unpack[GenerateOptions]) -> Answer:
+        """The answer to a prompt about any number of pictures and videos; takes what `stream` takes."""
         chunks = list(self.stream(images, prompt, **options))
         last = chunks[-1]
         assert last.finish_reason is not None
@@ -154,15 +158,17 @@ class SmolVLM:
             token_ids=tuple(chunk.token_id for chunk in chunks),
             finish_reason=last.finish_reason,
             timings=last.timings,
+            videos=last.videos,
         )
 
     def stream(
-        self, images: ImageSource | Sequence[ImageSource], prompt: str, **options: Unpack[GenerateOptions]
+        self, images: Source | Sequence[Source], prompt: str, **options: Unpack[GenerateOptions]
     ) -> Iterator[Chunk]:
-        """Answer a prompt about any number of pictures, token by token.
+        """Answer a prompt about any number of pictures and videos, token by token.
 
         Args:
-            images: One picture, several, or an empty list.
+            images: One picture or video, several, or an empty list. A path or the bytes of a file are taken for what
+                the file holds; `Video` says what to take of a video.
             prompt: What to do with them.
             **options: See `GenerateOptions`.
 
@@ -171,14 +177,16 @@ class SmolVLM:
 
         Raises:
             RequestError: The prompt is empty or longer than the context, or an option makes no sense.
-            ImageError: A picture cannot be read.
+            ImageError: A picture or video cannot be read.
         """
         with self._exclusive():
             clock = Clock(self._load_ms)
             sampling, max_tokens = _checked(prompt, options)
             with clock.measure("preprocess_ms"):
-                tiles = self._cut(images, options)
-                input_ids = self._input_ids(tiles, prompt)
+                seen = self._read(images, options)
+                tiles = [each for item in seen for each in (item.frames if isinstance(item, Clip) else (item,))]
+                videos = tuple(item.timeline for item in seen if isinstance(item, Clip))
+                input_ids = self._input_ids(seen, videos, prompt)
                 max_tokens = min(max_tokens, self._room(len(input_ids)))
 
             features: list[Floats] = []
@@ -213,7 +221,7 @@ class SmolVLM:
                 timings = clock.timings(
                     tiles=sum(map(len, tiles)), prompt_tokens=len(input_ids), generated_tokens=count
                 )
-                yield Chunk(text, token, finish_reason, timings)
+                yield Chunk(text, token, finish_reason, timings, videos)
                 if finish_reason:
                     return
 
@@ -237,17 +245,24 @@ class SmolVLM:
         finally:
             self._busy.release()
 
-    def _cut(self, images: ImageSource | Sequence[ImageSource], options: GenerateOptions) -> list[Tiles]:
+    def _read(self, images: Source | Sequence[Source], options: GenerateOptions) -> list[Tiles | Clip]:
         sources: Sequence[Any] = images if isinstance(images, list | tuple) else [images]
         split, longest_edge = options.get("split"), options.get("longest_edge")
-        return [
-            cut(open_image(source), self.image_config, split=split, longest_edge=longest_edge) for source in sources
-        ]
+        seen: list[Tiles | Clip] = []
+        for source in sources:
+            if video := as_video(source):
+                seen.append(read_clip(video, VideoConfig.from_folder(self.bundle.folder)))
+            else:
+                seen.append(cut(open_image(source), self.image_config, split=split, longest_edge=longest_edge))
+        return seen
 
-    def _input_ids(self, tiles: Sequence[Tiles], prompt: str) -> npt.NDArray[np.int64]:
-        pictures: list[ContentPart] = [{"type": "image"} for _ in tiles]
-        question: Message = {"role": "user", "content": [*pictures, {"type": "text", "text": prompt}]}
-        return self.prompt_encoder.encode([question], [(each.rows, each.columns) for each in tiles])
+    def _input_ids(
+        self, seen: Sequence[Tiles | Clip], videos: Sequence[Timeline], prompt: str
+    ) -> npt.NDArray[np.int64]:
+        places: list[ContentPart] = [{"type": "video" if isinstance(item, Clip) else "image"} for item in seen]
+        question: Message = {"role": "user", "content": [*places, {"type": "text", "text": prompt}]}
+        grids = [(item.rows, item.columns) for item in seen if isinstance(item, Tiles)]
+        return self.prompt_encoder.encode([question], grids, videos)
 
     def _room(self, prompt_tokens: int) -> int:
         """Tokens that the context has left for the answer."""
@@ -255,7 +270,7 @@ class SmolVLM:
         if prompt_tokens >= context:
             raise RequestError(
                 f"the prompt takes {prompt_tokens} tokens and the model's context holds {context}: "
-                "use fewer pictures, a smaller --longest-edge, --no-split, or a shorter text"
+                "use fewer pictures or --frames, a smaller --longest-edge, --no-split, or a shorter text"
             )
         return context - prompt_tokens
 
@@ -271,16 +286,17 @@ class SmolVLM:
         return inputs_embeds
 
 
-def check_request(images: Sequence[ImageSource], prompt: str, options: GenerateOptions) -> None:
+def check_request(images: Sequence[Source], prompt: str, options: GenerateOptions) -> None:
     """Refuse what every model would refuse; for who is about to fetch one.
 
     Raises:
         RequestError: The prompt is empty, or an option makes no sense.
-        ImageError: A picture is missing, or no picture.
+        ImageError: A picture or video is missing, or a picture is none.
     """
     _checked(prompt, options)
     for image in images:
-        check_image(image)
+        if not isinstance(image, Video) and as_video(image) is None:
+            check_image(image)
 
 
 class _Graphs:

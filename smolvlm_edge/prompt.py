@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -18,6 +19,7 @@ from tokenizers import Tokenizer
 
 from smolvlm_edge.config import ModelConfig, read_json
 from smolvlm_edge.errors import IntegrityError, RequestError
+from smolvlm_edge.video.timeline import Timeline
 
 COMPLETION = (
     "{% if messages | length > 1 %}{{ raise_exception('a base model completes one text and holds no conversation') }}"
@@ -26,15 +28,23 @@ COMPLETION = (
 )
 """The template of a checkpoint that has none: a base model goes on writing where the prompt ends, so nothing stands
 around the prompt. transformers 5.23 is asked for the same with `processor(text="<image>" + prompt, images=...)`."""
+VIDEO_TEMPLATE = (
+    "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
+    "{{ ':' if message['content'][0]['type'] == 'image' else ': ' }}{% for part in message['content'] %}"
+    "{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}<end_of_utterance>\n{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+"""The template that SmolVLM's processor takes for every conversation with a video, whatever the checkpoint's own is
+(transformers 5.23, processing_smolvlm.py, DEFAULT_CHAT_TEMPLATE)."""
 DOCTAGS = ("<doctag>", "<otsl>", "<loc_")
 """Special tokens of which any marks a model that writes documents in DocTags (SmolDocling, granite-docling)."""
 
 
 class ContentPart(TypedDict):
-    """A piece of a message: text, or the place of a picture."""
+    """A piece of a message: text, or the place of a picture or video."""
 
     type: str
-    """`text` or `image`."""
+    """`text`, `image` or `video`."""
     text: NotRequired[str]
 
 
@@ -71,19 +81,25 @@ class PromptEncoder:
         self.is_base = source is None
         """Whether the checkpoint has no chat template: the prompt is completed as it stands."""
         self._template = _compile(COMPLETION if source is None else source)
+        own_template = config.model_type != "smolvlm" or self.is_base
+        self._video_template = self._template if own_template else _compile(VIDEO_TEMPLATE)
 
-    def encode(self, messages: Sequence[Message], grids: Sequence[tuple[int, int]]) -> npt.NDArray[np.int64]:
+    def encode(
+        self, messages: Sequence[Message], grids: Sequence[tuple[int, int]], videos: Sequence[Timeline] = ()
+    ) -> npt.NDArray[np.int64]:
         """Token ids [n] of a conversation that ends with the start of the assistant's answer.
 
         Args:
-            messages: The turns; pictures stand where their content parts are.
+            messages: The turns; pictures and videos stand where their content parts are.
             grids: (rows, columns) of each picture in the order of the parts; (0, 0) for an unsplit one.
+            videos: When the frames of each video were, in the order of the parts.
 
         Raises:
             RequestError: Pictures and their places do not match, the template refuses the conversation, or a
                 text holds a token that the model does not know.
         """
-        text = self.expand(self.render(messages), grids)
+        messages, grids = _with_frames(messages, grids, videos)
+        text = self.expand(self.render(messages, with_video=bool(videos)), grids)
         bos = self._special_tokens.get("bos_token")
         # a template that writes the start token itself must not get a second one from the tokenizer
         add_special_tokens = not (bos and text.startswith(bos))
@@ -99,11 +115,12 @@ class PromptEncoder:
             )
         return np.array(ids, np.int64)
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """The prompt text, one image token per picture."""
+    def render(self, messages: Sequence[Message], *, with_video: bool = False) -> str:
+        """The prompt text, one image token per picture; `with_video` where the pictures are a video's frames."""
+        template = self._video_template if with_video else self._template
         turns = [{"role": message["role"], "content": _parts(message["content"])} for message in messages]
         try:
-            return self._template.render(messages=turns, add_generation_prompt=True, **self._special_tokens)
+            return template.render(messages=turns, add_generation_prompt=True, **self._special_tokens)
         except Exception as error:
             raise RequestError(f"the model's chat template refuses this conversation: {error}") from error
 
@@ -209,6 +226,36 @@ class _Generation(Extension):
 
 def _raise_exception(message: str) -> None:
     raise TemplateError(message)
+
+
+def _with_frames(
+    messages: Sequence[Message], grids: Sequence[tuple[int, int]], videos: Sequence[Timeline]
+) -> tuple[list[Message], list[tuple[int, int]]]:
+    """The conversation with every video written out as text and frames, and the grids of the frames among the others.
+
+    SmolVLM's processor does this to the text that its template makes; done before, it works with every template.
+    """
+    places = sum(part.get("type") == "video" for message in messages for part in _parts(message["content"]))
+    if places != len(videos):
+        raise RequestError(f"the conversation has {places} places for {len(videos)} videos")
+    timelines, pictures = iter(videos), iter(grids)
+    written: list[Message] = []
+    merged: list[tuple[int, int]] = []
+    for message in messages:
+        parts: list[ContentPart] = []
+        for part in _parts(message["content"]):
+            if part.get("type") == "video":
+                *before, after = next(timelines).texts()
+                for text in before:
+                    parts += [{"type": "text", "text": text}, {"type": "image"}]
+                parts.append({"type": "text", "text": after})
+                merged += [(0, 0)] * len(before)
+            else:
+                parts.append(part)
+                if part.get("type") == "image":
+                    merged += islice(pictures, 1)
+        written.append({"role": message["role"], "content": parts})
+    return written, [*merged, *pictures]
 
 
 def _parts(content: str | Sequence[ContentPart]) -> list[ContentPart]:

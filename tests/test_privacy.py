@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clips import write_clip
 from command import smol_edge
 from PIL import Image
 
@@ -48,7 +49,7 @@ def test_the_guard_would_notice_a_socket() -> None:
 
 @linux_only
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
-@pytest.mark.parametrize("command", ["run", "export"])
+@pytest.mark.parametrize("command", ["run", "video", "export"])
 def test_no_socket_and_nothing_left_at_home(
     tiny_bundle, tiny_checkpoints: dict[str, Path], tmp_path: Path, command: str, target: str
 ) -> None:
@@ -59,6 +60,7 @@ def test_no_socket_and_nothing_left_at_home(
     Image.fromarray(np.zeros((70, 100, 3), np.uint8)).save(tmp_path / "picture.png")
     arguments = {
         "run": ("run", tmp_path / "picture.png", "describe", "--model", bundle, "--max-tokens", "4"),
+        "video": ("run", write_clip(tmp_path / "clip.mp4"), "describe", "--model", bundle, "--max-tokens", "4"),
         "export": ("export", tiny_checkpoints["tiny-idefics3"], "--target", target, "--out", tmp_path / "out"),
     }[command]
     before = {path: path.stat().st_mtime_ns for path in bundle.iterdir()}
@@ -119,7 +121,8 @@ def test_importing_the_package_imports_no_engine() -> None:
     program = """
 import sys
 import smolvlm_edge, smolvlm_edge.cli
-heavy = {"onnxruntime", "openvino", "onnx_ir", "onnx", "safetensors", "torch", "transformers", "smolvlm_edge.export"}
+libraries = {"av", "onnxruntime", "openvino", "onnx_ir", "onnx", "safetensors", "torch", "transformers"}
+heavy = libraries | {"smolvlm_edge.export"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -152,10 +152,10 @@ def test_unknown_options_and_missing_arguments_are_usage_errors(bundle: Path) ->
     assert smol_edge("run", STORY, "--bogus").returncode == 2
 
 
-def test_an_animation_is_said_to_be_one(bundle: Path, tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
-    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
-    result = smol_edge("run", tmp_path / "moving.gif", QUESTION, "--model", bundle, "--max-tokens", "1")
+def test_a_file_of_several_pages_is_said_to_be_one(bundle: Path, tmp_path: Path) -> None:
+    pages = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
+    pages[0].save(tmp_path / "pages.tiff", save_all=True, append_images=pages[1:])
+    result = smol_edge("run", tmp_path / "pages.tiff", QUESTION, "--model", bundle, "--max-tokens", "1")
     assert result.returncode == 0
     assert result.stderr.startswith("note: ")
     assert "only the first is used" in result.stderr
@@ -309,10 +309,10 @@ def test_tiles_are_counted_one_by_one(model: SmolVLM, picture: Path) -> None:
 
 
 def test_library_code_logs_and_never_prints(model: SmolVLM, tmp_path: Path, capfd, caplog) -> None:
-    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
-    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    pages = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
+    pages[0].save(tmp_path / "pages.tiff", save_all=True, append_images=pages[1:])
     with caplog.at_level(logging.WARNING):
-        model.generate(tmp_path / "moving.gif", QUESTION, max_tokens=1)
+        model.generate(tmp_path / "pages.tiff", QUESTION, max_tokens=1)
     assert capfd.readouterr() == ("", "")
     assert "only the first is used" in caplog.text
 

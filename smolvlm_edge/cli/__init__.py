@@ -22,7 +22,8 @@ INTERRUPTED, TERMINATED = 130, 143
 
 app = typer.Typer(
     help="Export SmolVLM-type checkpoints without torch, and run them on a plain CPU.",
-    epilog="Exit codes: 0 ok, 1 runtime error, 2 usage, 3 no model, 4 damaged model, 5 bad picture, 130 interrupt.",
+    epilog="Exit codes: 0 ok, 1 runtime error, 2 usage, 3 no model, 4 damaged model, 5 bad picture or video, "
+    "130 interrupt.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

@@ -1,8 +1,10 @@
 """Options that several commands take, and the model that they mean."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -47,6 +49,13 @@ ThreadsOption = Annotated[
     ),
 ]
 NoSplitOption = Annotated[bool, typer.Option("--no-split", help="One tile per picture: faster, coarser.")]
+
+
+def seconds(time: str) -> float:
+    """A time as seconds, MM:SS or H:MM:SS."""
+    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d+)?", time):
+        raise typer.BadParameter(f"{time!r} is no time: give seconds or MM:SS")
+    return reduce(lambda total, part: 60 * total + float(part), time.split(":"), 0.0)
 
 
 def find_model(model: str | None, quant: Quant, engine: EngineName | None = None, *, offline: bool, yes: bool) -> Path:

@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,10 +19,12 @@ from smolvlm_edge.cli.options import (
     ThreadsOption,
     YesOption,
     find_model,
+    seconds,
 )
 from smolvlm_edge.errors import ImageError, RequestError
-from smolvlm_edge.images import MAX_FILE_BYTES, ImageSource
-from smolvlm_edge.model import DEFAULT_MAX_TOKENS, Chunk, GenerateOptions, SmolVLM, check_request
+from smolvlm_edge.images import MAX_FILE_BYTES
+from smolvlm_edge.model import DEFAULT_MAX_TOKENS, Chunk, GenerateOptions, SmolVLM, Source, check_request
+from smolvlm_edge.video import as_video
 
 DEMO_NOTE = (
     "note: the bundled demonstration model knows drawn shapes, short texts and simple charts; "
@@ -31,7 +34,12 @@ DEMO_NOTE = (
 
 def run(
     images: Annotated[
-        list[str], typer.Argument(default_factory=list, show_default=False, help="Pictures; - reads one from stdin.")
+        list[str],
+        typer.Argument(
+            default_factory=list,
+            show_default=False,
+            help="Pictures, videos, animated GIFs, folders of numbered frames; - reads one file from stdin.",
+        ),
     ],
     prompt: Annotated[str, typer.Argument(help="What to do with them, for example 'describe'.")],
     model: ModelOption = None,
@@ -48,18 +56,36 @@ def run(
         int | None,
         typer.Option(help="Pixels of the longer side before splitting; fewer are faster.", show_default="the model's"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with text and timings.")] = False,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            help="Frames to take of a video.", show_default="one a second, at most 64, or what the model says"
+        ),
+    ] = None,
+    start: Annotated[
+        float | None, typer.Option(help="Where in a video to begin, in seconds or MM:SS.", parser=seconds)
+    ] = None,
+    end: Annotated[
+        float | None, typer.Option(help="Where in a video to end, in seconds or MM:SS.", parser=seconds)
+    ] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second of a folder of frames.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object with text, timings and the stamps of videos.")
+    ] = False,
 ) -> None:
-    """Answer a prompt about pictures; without a picture, about nothing but the prompt.
+    """Answer a prompt about pictures or videos; without one, about nothing but the prompt.
 
     Example: smol-edge run examples/shapes.png describe
     Example: smol-edge run photo.jpg "Describe this image." --model smolvlm-256m --quant int8
+    Example: smol-edge run clip.mp4 "What happens?" --model smolvlm2-500m --start 1:30 --end 2:00
     """
     if prompt == "-" or os.path.isfile(prompt):
         raise RequestError(f"the last argument must be the prompt, but {prompt} is a file: add one, as in 'describe'")
     if images.count("-") > 1:
         raise RequestError("only one picture can come from stdin, but - was given more than once")
-    sources: list[ImageSource] = [_stdin() if image == "-" else image for image in images]
+    sources: list[Source] = [_stdin() if image == "-" else image for image in images]
+    wishes = {"frames": frames, "start": start, "end": end, "fps": fps}
+    sources = _with_wishes(sources, {name: wish for name, wish in wishes.items() if wish is not None})
     options: GenerateOptions = {
         "max_tokens": max_tokens,
         "temperature": temperature,
@@ -88,6 +114,16 @@ def run(
     print(_to_json(chunks) if as_json else "")
 
 
+def _with_wishes(sources: list[Source], wishes: dict[str, Any]) -> list[Source]:
+    """The sources, with what is to be taken of every video among them."""
+    if not wishes:
+        return sources
+    videos = [as_video(source) for source in sources]
+    if not any(videos):
+        raise RequestError(f"--{min(wishes)} is about videos, and there is none")
+    return [replace(video, **wishes) if video else source for source, video in zip(sources, videos, strict=True)]
+
+
 def _stdin() -> bytes:
     if sys.stdin is None:
         raise ImageError("stdin is closed, so it holds no picture")
@@ -99,7 +135,9 @@ def _stdin() -> bytes:
 
 def _to_json(chunks: list[Chunk]) -> str:
     text = "".join(chunk.text for chunk in chunks)
+    last = chunks[-1]
+    videos = [{"duration_s": round(video.duration, 3), "stamps": video.stamps} for video in last.videos]
     return json.dumps(
-        {"text": text, "finish_reason": chunks[-1].finish_reason, **chunks[-1].timings.to_dict()},
+        {"text": text, "finish_reason": last.finish_reason, "videos": videos, **last.timings.to_dict()},
         ensure_ascii=False,
     )
