@@ -7,47 +7,31 @@ complete: whatever stops an export, no half-written bundle is left behind.
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 from uuid import uuid4
 
-from smolvlm_edge.bundle import MANIFEST, TOKENIZER_FILES, AdapterEntry, sha256, write_manifest
+from smolvlm_edge.bundle import MANIFEST, TOKENIZER_FILES, AdapterEntry, Target, sha256, write_manifest
 from smolvlm_edge.config import ImageConfig, ModelConfig, read_json
 from smolvlm_edge.errors import ExportError, IntegrityError, RequestError
 from smolvlm_edge.export.adapter import Adapter
-from smolvlm_edge.export.architecture import GRAPHS
-from smolvlm_edge.export.calibration import (
-    CalibratedRounding,
-    DecoderLayers,
-    Sample,
-    SampleMaker,
-    VisionLayers,
-    bundled_samples,
-    embed_samples,
-    folder_samples,
-    tiles_of,
-)
+from smolvlm_edge.export.building import Progress, build_graphs
+from smolvlm_edge.export.calibration import Sample, SampleMaker, bundled_samples, folder_samples
 from smolvlm_edge.export.checkpoint import HEAD, TOKEN_TABLE, Checkpoint
-from smolvlm_edge.export.rounding import Rounding, round_to_nearest
-from smolvlm_edge.export.smoothing import smooth
+from smolvlm_edge.export.targets import NewBuilder
 from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder
 from smolvlm_edge.formats import ADAPTER_WEIGHTS, check_format
-from smolvlm_edge.graphs import available_cores
 from smolvlm_edge.prompt import PromptEncoder
 from smolvlm_edge.quantize import RECIPES, Recipe
 
 logger = logging.getLogger(__name__)
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-SMOOTHING_TILES = 16
 CHAT_TEMPLATE = ("chat_template.jinja", "chat_template.json")
-
-Progress = Callable[[str, int, int], None]
-"""Called with a graph's name, the pieces of the whole export that are written, and how many there are."""
 
 
 def export_checkpoint(
@@ -55,20 +39,22 @@ def export_checkpoint(
     out: Path,
     recipe: Recipe = RECIPES["int4"],
     *,
+    targets: Sequence[Target] = ("onnx",),
     adapter: Path | None = None,
     calibration: Path | Literal["bundled"] | None = "bundled",
     force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Turn a Hugging Face folder into a bundle for ONNX Runtime.
+    """Turn a Hugging Face folder into a bundle.
 
     The same checkpoint and recipe give the same bytes. Memory stays within a few copies of the largest
-    matrix.
+    matrix; for OpenVINO, the rounded weights of a graph come on top.
 
     Args:
         checkpoint: Folder with config.json, safetensors weights, tokenizer and processor files.
         out: Folder to make.
         recipe: Which matrix gets which number format.
+        targets: What to make graphs for.
         adapter: Folder of a PEFT LoRA adapter to merge into the checkpoint. If it holds a tokenizer, that is taken.
         calibration: What runs through the model so that rounding keeps its answers: the bundled set, or a folder of
             pictures and texts (see `folder_samples`); None rounds every value to the nearest, within seconds.
@@ -79,14 +65,15 @@ def export_checkpoint(
         `out`.
 
     Raises:
-        RequestError: `out` exists and `force` is not set, or it is no bundle.
+        RequestError: `out` exists and `force` is not set, or it is no bundle; or there is no such target.
         ModelNotFoundError: No checkpoint or adapter in that folder.
         UnsupportedModelError: A checkpoint or adapter of another kind.
         IntegrityError: The checkpoint is damaged, incomplete or contradicts itself, or the adapter does not fit it.
-        ExportError: The bundle could not be written.
+        ExportError: The bundle could not be written, or what a target needs is not installed.
     """
-    target = out.resolve()  # what a symbolic link points at is replaced, not the link
-    check_output(target, force=force)
+    check_targets(targets)
+    place = out.resolve()  # what a symbolic link points at is replaced, not the link
+    check_output(place, force=force)
     check_format(checkpoint)
     model, weights = ModelConfig.from_folder(checkpoint), Checkpoint(checkpoint)
     _check_image_size(checkpoint, model)
@@ -96,10 +83,11 @@ def export_checkpoint(
     if adapter is not None:
         model = Adapter.open(adapter).merge_into(weights, model)
     try:
-        with _staged(target, force=force) as folder:
+        with _staged(place, force=force) as folder:
             _copy_tokenizer_files(checkpoint, adapter, folder, model)
             samples = _samples(folder, model, calibration) if recipe.is_calibrated else []
-            _build_graphs(folder, weights, model, recipe, samples, progress)
+            builders = [_new_builder(target) for target in targets]
+            build_graphs(folder, weights, model, recipe, builders, samples, progress or (lambda *_: None))
             weights.check_all_used()
             source, revision = _source(checkpoint)
             producer = f"smol-edge {version('smol-edge')}"
@@ -110,6 +98,7 @@ def export_checkpoint(
                 adapter=None if adapter is None else _adapter_entry(adapter),
                 recipe=recipe.to_dict(),
                 model=model,
+                targets=targets,
                 producer=producer,
             )
     except OSError as error:
@@ -172,42 +161,27 @@ def _samples(folder: Path, model: ModelConfig, calibration: Path | Literal["bund
     return list(bundled_samples(maker) if calibration == "bundled" else folder_samples(calibration, maker))
 
 
-def _build_graphs(
-    folder: Path,
-    checkpoint: Checkpoint,
-    model: ModelConfig,
-    recipe: Recipe,
-    samples: Sequence[Sample],
-    progress: Progress | None,
-) -> None:
-    threads = available_cores()
-    stored: dict[bytes, tuple[str, int]] = {}
-    # a piece per layer, one for the connector, the token table and the head each
-    total, done = model.vision.num_hidden_layers + model.text.num_hidden_layers + 3, 0
-    for name, describe in GRAPHS.items():
+def check_targets(targets: Sequence[Target]) -> None:
+    """Refuse what graphs cannot be made for; for who wants to know before the checkpoint is fetched.
 
-        def on_layer(name: str = name) -> None:
-            nonlocal done
-            done += 1
-            if progress is not None:
-                progress(name, done, total)
+    Raises:
+        RequestError: There is none, or no such target.
+        ExportError: What a target needs is not installed.
+    """
+    if not targets or not {*targets} <= {*get_args(Target)}:
+        raise RequestError(f"targets must be some of {', '.join(get_args(Target))}, not {list(targets)}")
+    for target in targets:
+        _new_builder(target)
 
-        def on_sample(count: int, of: int) -> None:
-            if progress is not None:
-                progress("calibration set", count, of)
 
-        rounding: Rounding = round_to_nearest
-        if name == "vision_encoder" and (tiles := list(islice(tiles_of(samples), SMOOTHING_TILES))):
-            smooth(VisionLayers(checkpoint, model, folder, threads), tiles)
-        if name == "decoder" and samples:
-            embedded = embed_samples(samples, checkpoint, model, folder, threads, on_sample)
-            rounding = CalibratedRounding(DecoderLayers(checkpoint, model, folder, threads), embedded)
-        builder = OnnxGraphBuilder(folder, name, recipe, on_layer, rounding, stored)
-        try:
-            describe(builder, checkpoint, model)
-            builder.save(version("smol-edge"))
-        finally:
-            builder.close()
+def _new_builder(target: Target) -> NewBuilder:
+    if target == "onnx":
+        return partial(OnnxGraphBuilder, stored={})
+    try:
+        from smolvlm_edge.export.targets.openvino import OpenVinoGraphBuilder  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise ExportError(f"this export needs {error.name}: pip install 'smol-edge[openvino]'") from error
+    return OpenVinoGraphBuilder
 
 
 def _copy_tokenizer_files(checkpoint: Path, adapter: Path | None, folder: Path, model: ModelConfig) -> None:

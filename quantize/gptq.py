@@ -48,20 +48,6 @@ def gptq(weight: Floats, gram: Floats, format_: Format) -> BlockQuantized:
     return BlockQuantized(filled, grid, columns)
 
 
-def retarget(weight: Floats, gram: Floats, cross: Floats) -> Floats:
-    """The matrix that makes of the activations as they are what `weight` made of them as they should be.
-
-    Least squares: min over V of the sum of |W y - V x|², where x are the activations behind layers that are rounded
-    already and y those behind the original ones.
-
-    Args:
-        weight: [rows, columns].
-        gram: [columns, columns] The sum of x xᵀ.
-        cross: [columns, columns] The sum of (y - x) xᵀ.
-    """
-    return weight + np.linalg.solve(_damped(gram), (weight @ cross).T).T.astype(np.float32)
-
-
 def _inverse_factor(gram: npt.NDArray[np.float64]) -> Floats:
     """Upper triangular U with Uᵀ U = the inverse of the matrix."""
     lower = np.linalg.cholesky(np.linalg.inv(gram))

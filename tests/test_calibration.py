@@ -53,8 +53,8 @@ def test_the_bundled_set_holds_text_and_pictures(maker: SampleMaker) -> None:
         places = int((sample.input_ids == maker.model.image_token_id).sum())
         assert places <= sum(map(len, sample.tiles)) * maker.model.image_seq_len
         assert len(sample.input_ids) <= 1024
-    ends = [sample.input_ids[-1] in maker.model.eos_token_ids for sample in samples if len(sample.input_ids) < 1024]
-    assert all(ends)
+    ends = [each.input_ids[-1] in maker.model.eos_token_ids for each in with_pictures if len(each.input_ids) < 1024]
+    assert all(ends), "an answer is there to its end"
 
 
 def test_a_folder_of_ones_own(maker: SampleMaker, own_set: Path) -> None:

@@ -2,12 +2,13 @@
 
 from smolvlm_edge.export.calibration.embedding import embed_samples
 from smolvlm_edge.export.calibration.layers import DecoderLayers, VisionLayers
-from smolvlm_edge.export.calibration.rounding import CalibratedRounding
+from smolvlm_edge.export.calibration.rounding import CalibratedRounding, RememberedRounding
 from smolvlm_edge.export.calibration.samples import Sample, SampleMaker, bundled_samples, folder_samples, tiles_of
 
 __all__ = [
     "CalibratedRounding",
     "DecoderLayers",
+    "RememberedRounding",
     "Sample",
     "SampleMaker",
     "VisionLayers",

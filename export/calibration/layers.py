@@ -60,13 +60,13 @@ class Layers(ABC):
 
             yield observe
 
-    def matrices(self, index: int) -> list[Weight]:
-        """What a layer multiplies with, in its order."""
+    def matrices(self, index: int) -> list[tuple[Weight, str]]:
+        """What a layer multiplies with, in its order, and the name of the value that it multiplies each with."""
         with TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as folder:
             graph = _ObservedGraphBuilder(Path(folder), {})
             self._build(graph, index)
             graph.close()
-            return graph.matrices
+            return [(weight, str(graph.observed[weight.name].name)) for weight in graph.matrices]
 
     def advance(self, index: int, sequences: Collection[Floats], replaced: Mapping[str, Floats]) -> list[Floats]:
         """What comes out of a layer, [positions, hidden] of every sequence."""

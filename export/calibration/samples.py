@@ -18,7 +18,6 @@ from smolvlm_edge.prompt import ContentPart, PromptEncoder
 from smolvlm_edge.quantize import Floats
 
 LONGEST = 1024  # positions; what a sample has more is left out
-TEXT_TOKENS = 20_000
 SCENES = 96
 SPLIT_EVERY = 6  # one scene in so many is cut into 2 × 2 tiles and a global one; the others are one tile
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
@@ -55,7 +54,8 @@ class SampleMaker:
     ) -> Sample:
         """The conversation as the model would see it, up to and with the end of the answer."""
         tiles = tuple(cut(open_image(each), self.images, split=split, longest_edge=longest_edge) for each in pictures)
-        content: list[ContentPart] = [*({"type": "image"} for _ in tiles), {"type": "text", "text": prompt}]
+        places: list[ContentPart] = [{"type": "image"} for _ in tiles]
+        content: list[ContentPart] = [*places, {"type": "text", "text": prompt}]
         grids = [(each.rows, each.columns) for each in tiles]
         asked = self.encoder.encode([{"role": "user", "content": content}], grids)
         said = self.encoder.tokenizer.encode(f" {answer}", add_special_tokens=False).ids
@@ -69,14 +69,13 @@ class SampleMaker:
 
 
 def bundled_samples(maker: SampleMaker) -> Iterator[Sample]:
-    """The set that comes with the package: prose of a small language model, and drawn scenes."""
-    tokens = 0
+    """The set that comes with the package: texts and conversations written for it, and drawn scenes."""
     for line in PROSE.read_text(encoding="utf-8").splitlines():
-        sample = maker.sample([], **json.loads(line))
-        tokens += len(sample.input_ids)
-        yield sample
-        if tokens > TEXT_TOKENS:
-            break
+        match json.loads(line):
+            case {"text": text}:
+                yield from maker.text(text)
+            case {"prompt": prompt, "answer": answer}:
+                yield maker.sample([], prompt, answer)
     random = Random(0)  # noqa: S311 - is to be repeatable, not secret
     drawn = scenes(0, held_out=False, weights=dict.fromkeys(MAKERS, 1.0))
     for i, scene in enumerate(islice(drawn, SCENES)):

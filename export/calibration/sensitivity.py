@@ -31,7 +31,7 @@ def sensitivities(
     for index in range(len(layers)):
         begun = {
             weight.name: layers.advance(index, [original], {weight.name: _rounded(weight, format_)})[0]
-            for weight in layers.matrices(index)
+            for weight, _ in layers.matrices(index)
         }
         original, *passed = layers.advance(index, [original, *streams.values()], {})
         streams = dict(zip(streams, passed, strict=True)) | begun
@@ -43,7 +43,7 @@ def _divergences(
     layers: DecoderLayers, original: Floats, streams: dict[str, Floats], format_: Format
 ) -> dict[str, float]:
     """KL(original || stream) behind the head, and that of the head itself."""
-    (head,) = layers.matrices(len(layers))
+    ((head, _),) = layers.matrices(len(layers))
     with layers.open(len(layers), (LOGITS,), {}) as run:
         expected = _log_softmax(run(original)[LOGITS])
         costs = {name: _divergence(expected, run(stream)[LOGITS]) for name, stream in streams.items()}

@@ -4,11 +4,15 @@ A target decides the operators, the layout of the weights and, through a recipe,
 architecture decides nothing but the model; adding a target must not touch `architecture/`.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from smolvlm_edge.config import TextConfig
 from smolvlm_edge.export.checkpoint import Weight
+from smolvlm_edge.export.rounding import Rounding
+from smolvlm_edge.quantize import Recipe
 
 Value = Any
 """A tensor inside the graph being built; opaque to the architecture."""
@@ -69,3 +73,18 @@ class GraphBuilder(Protocol):
 
     def last_positions(self, name: str, x: Value, count: Value) -> Value:
         """The last `count` positions of [batch, sequence, hidden]."""
+
+
+class Builder(GraphBuilder, Protocol):
+    """What is done with a graph besides describing it."""
+
+    def save(self, producer_version: str) -> None:
+        """Write the graph's files; the builder is finished then."""
+
+    def close(self) -> None:
+        """Free what the builder holds, saved or not."""
+
+
+NewBuilder = Callable[[Path, str, Recipe, Callable[[], None], Rounding], Builder]
+"""Begins a graph: where it will be saved, its name, which matrix gets which number format, what to call after every
+layer, and what makes the codes of a matrix."""
