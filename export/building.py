@@ -1,7 +1,6 @@
 """A checkpoint -> the graphs of a bundle, for one engine's format or for several."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from itertools import count, islice
@@ -10,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from smolvlm_edge.config import ModelConfig
 from smolvlm_edge.export.architecture import GRAPHS
+from smolvlm_edge.export.budget import fit_recipe, room_for_layers
 from smolvlm_edge.export.calibration import (
     CalibratedRounding,
     DecoderLayers,
@@ -17,6 +17,7 @@ from smolvlm_edge.export.calibration import (
     Sample,
     VisionLayers,
     embed_samples,
+    sensitivities,
     tiles_of,
 )
 from smolvlm_edge.export.checkpoint import Checkpoint
@@ -40,8 +41,9 @@ def build_graphs(
     recipe: Recipe,
     builders: Sequence[NewBuilder],
     samples: Sequence[Sample],
+    target_bytes: int | None,
     progress: Progress,
-) -> None:
+) -> tuple[Recipe, dict[str, int]]:
     """Write every graph once by each builder, all of them with the same rounded weights.
 
     Args:
@@ -51,11 +53,17 @@ def build_graphs(
         recipe: Which matrix gets which number format.
         builders: One for each target.
         samples: What the rounding is fitted to; without any, every value is rounded by itself.
+        target_bytes: What the bundle may take, if `recipe` is to be widened as far as that allows.
         progress: Called after every layer.
+
+    Returns:
+        `recipe`, or the wider one; and the bits of every matrix, by its name.
+
+    Raises:
+        RequestError: `recipe` takes more than `target_bytes`.
     """
-    threads = available_cores()
-    if tiles := list(islice(tiles_of(samples), SMOOTHING_TILES)):
-        smooth(VisionLayers(checkpoint, model, folder, threads), tiles)
+    layers = DecoderLayers(checkpoint, model, folder, available_cores())
+    bits: dict[str, int] = {}
     # a piece per layer, one for the connector, the token table and the head each
     pieces, done = len(builders) * (model.vision.num_hidden_layers + model.text.num_hidden_layers + 3), count(1)
 
@@ -69,17 +77,25 @@ def build_graphs(
                 try:
                     GRAPHS[name](builder, checkpoint, model)
                     builder.save(version("smol-edge"))
+                    bits.update((weight, format_.bits) for weight, format_ in builder.formats.items())
                 finally:
                     builder.close()
 
+    if "rows" in recipe.kinds and (tiles := list(islice(tiles_of(samples), SMOOTHING_TILES))):
+        smooth(VisionLayers(checkpoint, model, folder, layers.threads), tiles)
     build(BEFORE_THE_DECODER, round_to_nearest)
-    with ExitStack() as stack:
-        rounding: Rounding = round_to_nearest
-        if samples:
-            on_sample = partial(progress, "calibration set")
-            embedded = embed_samples(samples, checkpoint, model, recipe, folder, threads, on_sample)
-            rounding = CalibratedRounding(DecoderLayers(checkpoint, model, folder, threads), embedded)
-        if samples and len(builders) > 1:
-            scratch = stack.enter_context(TemporaryDirectory(dir=folder, ignore_cleanup_errors=True))
-            rounding = RememberedRounding(rounding, Path(scratch))
-        build(("decoder",), rounding)
+    if not (samples and recipe.is_fitted):
+        build(("decoder",), round_to_nearest)
+        return recipe, bits
+    embedded = embed_samples(
+        samples, checkpoint, model, recipe, folder, layers.threads, partial(progress, "calibration set")
+    )
+    if target_bytes is not None:
+        costs = sensitivities(layers, embedded, recipe, partial(progress, "sensitivities"))
+        matrices = [weight for index in range(len(layers)) for weight, _ in layers.matrices(index)]
+        room = room_for_layers(target_bytes, folder, checkpoint, model, recipe)
+        recipe = fit_recipe(recipe, matrices, costs, room)
+    with TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as scratch:
+        rounding: Rounding = CalibratedRounding(layers, embedded)
+        build(("decoder",), rounding if len(builders) == 1 else RememberedRounding(rounding, Path(scratch)))
+    return recipe, bits

@@ -42,6 +42,7 @@ def export_checkpoint(
     targets: Sequence[Target] = ("onnx",),
     adapter: Path | None = None,
     calibration: Path | Literal["bundled"] | None = "bundled",
+    target_bytes: int | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
@@ -58,6 +59,8 @@ def export_checkpoint(
         adapter: Folder of a PEFT LoRA adapter to merge into the checkpoint. If it holds a tokenizer, that is taken.
         calibration: What runs through the model so that rounding keeps its answers: the bundled set, or a folder of
             pictures and texts (see `folder_samples`); None rounds every value to the nearest, within seconds.
+        target_bytes: What the whole bundle may take: matrices that `recipe` rounds to less get eight bits where they
+            gain most by them. For one target, ONNX, and with a calibration set.
         force: Replace `out` if it exists.
         progress: Called after every layer.
 
@@ -72,6 +75,8 @@ def export_checkpoint(
         ExportError: The bundle could not be written, or what a target needs is not installed.
     """
     check_targets(targets)
+    if target_bytes is not None and (tuple(targets) != ("onnx",) or calibration is None or not recipe.is_fitted):
+        raise RequestError("a target size is for int4, for the target onnx alone, and measured with a calibration set")
     place = out.resolve()  # what a symbolic link points at is replaced, not the link
     check_output(place, force=force)
     check_format(checkpoint)
@@ -85,9 +90,10 @@ def export_checkpoint(
     try:
         with _staged(place, force=force) as folder:
             _copy_tokenizer_files(checkpoint, adapter, folder, model)
-            samples = _samples(folder, model, calibration) if recipe.is_calibrated else []
             builders = [_new_builder(target) for target in targets]
-            build_graphs(folder, weights, model, recipe, builders, samples, progress or (lambda *_: None))
+            samples = _samples(folder, model, calibration) if recipe.rules else []
+            progress = progress or (lambda *_: None)
+            recipe, widths = build_graphs(folder, weights, model, recipe, builders, samples, target_bytes, progress)
             weights.check_all_used()
             source, revision = _source(checkpoint)
             producer = f"smol-edge {version('smol-edge')}"
@@ -96,7 +102,7 @@ def export_checkpoint(
                 source=source,
                 revision=revision,
                 adapter=None if adapter is None else _adapter_entry(adapter),
-                recipe=recipe.to_dict(),
+                recipe={**recipe.to_dict(), "calibration": _label(calibration), "bits": widths},
                 model=model,
                 targets=targets,
                 producer=producer,
@@ -172,6 +178,16 @@ def check_targets(targets: Sequence[Target]) -> None:
         raise RequestError(f"targets must be some of {', '.join(get_args(Target))}, not {list(targets)}")
     for target in targets:
         _new_builder(target)
+
+
+def _label(calibration: Path | Literal["bundled"] | None) -> str:
+    match calibration:
+        case None:
+            return "none"
+        case Path():
+            return calibration.resolve().name
+        case _:
+            return calibration
 
 
 def _new_builder(target: Target) -> NewBuilder:

@@ -6,19 +6,30 @@ name decides. Only matrices ask; norms, biases, the patch convolution and positi
 
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any, Literal, Self, get_args
+
+Kind = Literal["float32", "blocks", "rows"]
+EXACT_BITS = 8
+"""From here on, rounding to the nearest loses too little to be made up for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
     """How one matrix [rows, columns] is stored and multiplied."""
 
-    kind: Literal["float32", "blocks", "rows"]
+    kind: Kind
     """float32: as it is. blocks: a scale per `block_size` neighbours of a row, activations quantised per
     block by the engine. rows: int8, a scale per row, activations int8 with a scale per token."""
     bits: int = 32
     block_size: int = 0
     symmetric: bool = True
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a format that no kernel multiplies with."""
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"no format of the kind {self.kind!r}")
+        if self.kind == "blocks" and not (self.bits in (2, 4, 8) and self.block_size in (16, 32, 64, 128)):
+            raise ValueError(f"no blocks of {self.block_size} values with {self.bits} bits")
 
     def nbytes(self, rows: int, columns: int) -> int:
         """Bytes that a matrix takes on disk: codes, scales and zero points."""
@@ -45,9 +56,27 @@ class Recipe:
         return next((format_ for pattern, format_ in self.rules if fnmatchcase(tensor, pattern)), FLOAT32)
 
     @property
-    def is_calibrated(self) -> bool:
-        """Whether its matrices are worth more than rounding to the nearest."""
-        return any(format_.kind != "float32" for _, format_ in self.rules)
+    def kinds(self) -> set[Kind]:
+        """The kinds of its formats."""
+        return {format_.kind for _, format_ in self.rules}
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it has matrices so narrow that rounding every value by itself loses too much."""
+        return any(format_.kind == "blocks" and format_.bits < EXACT_BITS for _, format_ in self.rules)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """What `to_dict` made.
+
+        Raises:
+            ValueError: It is no recipe.
+        """
+        try:
+            rules = tuple((str(pattern), Format(**format_)) for pattern, format_ in values["rules"])
+            return cls(str(values["name"]), rules)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no recipe: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for bundle.json."""

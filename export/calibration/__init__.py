@@ -4,6 +4,7 @@ from smolvlm_edge.export.calibration.embedding import embed_samples
 from smolvlm_edge.export.calibration.layers import DecoderLayers, VisionLayers
 from smolvlm_edge.export.calibration.rounding import CalibratedRounding, RememberedRounding
 from smolvlm_edge.export.calibration.samples import Sample, SampleMaker, bundled_samples, folder_samples, tiles_of
+from smolvlm_edge.export.calibration.sensitivity import sensitivities
 
 __all__ = [
     "CalibratedRounding",
@@ -15,5 +16,6 @@ __all__ = [
     "bundled_samples",
     "embed_samples",
     "folder_samples",
+    "sensitivities",
     "tiles_of",
 ]

@@ -9,12 +9,9 @@ import numpy as np
 from smolvlm_edge.export.calibration.layers import Layers
 from smolvlm_edge.export.checkpoint import Weight
 from smolvlm_edge.export.rounding import Rounding, round_to_nearest
-from smolvlm_edge.quantize import BlockQuantized, Floats, Format
+from smolvlm_edge.quantize import EXACT_BITS, BlockQuantized, Floats, Format
 from smolvlm_edge.quantize.gptq import gptq
 from smolvlm_edge.quantize.rounding import Grid
-
-EXACT_BITS = 8
-"""From here on, rounding to the nearest loses too little to be made up for."""
 
 
 class CalibratedRounding:

@@ -18,7 +18,7 @@ from smolvlm_edge.prompt import ContentPart, PromptEncoder
 from smolvlm_edge.quantize import Floats
 
 LONGEST = 1024  # positions; what a sample has more is left out
-SCENES = 96
+SCENES = 48
 SPLIT_EVERY = 6  # one scene in so many is cut into 2 × 2 tiles and a global one; the others are one tile
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 DESCRIBE = "Describe this image."

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from smolvlm_edge.config import TextConfig
 from smolvlm_edge.export.checkpoint import Weight
 from smolvlm_edge.export.rounding import Rounding
-from smolvlm_edge.quantize import Recipe
+from smolvlm_edge.quantize import Format, Recipe
 
 Value = Any
 """A tensor inside the graph being built; opaque to the architecture."""
@@ -77,6 +77,9 @@ class GraphBuilder(Protocol):
 
 class Builder(GraphBuilder, Protocol):
     """What is done with a graph besides describing it."""
+
+    formats: dict[str, Format]
+    """What every matrix of it got, by its name."""
 
     def save(self, producer_version: str) -> None:
         """Write the graph's files; the builder is finished then."""

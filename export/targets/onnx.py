@@ -60,6 +60,7 @@ class OnnxGraphBuilder:
         """
         self.folder, self.name, self.recipe, self.layer_done, self.rounding = folder, name, recipe, on_layer, rounding
         self._stored = {} if stored is None else stored
+        self.formats: dict[str, Format] = {}
         self._scopes: list[str] = []
         self._nodes: list[ir.Node] = []
         self._inputs: list[ir.Value] = []
@@ -110,20 +111,19 @@ class OnnxGraphBuilder:
     # -- matrices -----------------------------------------------------------------------------------
 
     def linear(self, name: str, x: ir.Value, weight: Weight, bias: Weight | None = None) -> ir.Value:
-        format_ = self.recipe.format_of(weight.name)
+        format_ = self.formats[weight.name] = self.recipe.format_of(weight.name)
         match format_.kind:
             case "float32":
                 product = self._node(name, "MatMul", [x, self._weight(weight.name, weight.load().T)])
             case "rows":
                 product = self._linear_rows(name, x, weight)
             case "blocks":
-                return self._linear_blocks(name, x, weight, bias)
+                return self._linear_blocks(name, x, weight, bias, format_)
         if bias is None:
             return product
         return self._node(name, "Add", [product, self._weight(bias.name, bias.load())])
 
-    def _linear_blocks(self, name: str, x: ir.Value, weight: Weight, bias: Weight | None) -> ir.Value:
-        format_ = self.recipe.format_of(weight.name)
+    def _linear_blocks(self, name: str, x: ir.Value, weight: Weight, bias: Weight | None, format_: Format) -> ir.Value:
         group_index, rows, columns = None, *weight.shape
         return self._node(
             name,
@@ -160,7 +160,7 @@ class OnnxGraphBuilder:
         return self._node(name, "Mul", [product, magnitude])
 
     def embedding(self, name: str, input_ids: ir.Value, table: Weight) -> ir.Value:
-        format_ = self.recipe.format_of(table.name)
+        format_ = self.formats[table.name] = self.recipe.format_of(table.name)
         if format_.kind == "rows":
             raise ExportError(f"recipe {self.recipe.name}: a token table cannot be stored in rows, only in blocks")
         if format_.kind == "float32":

@@ -40,6 +40,7 @@ class OpenVinoGraphBuilder:
         self, folder: Path, name: str, recipe: Recipe, on_layer: Callable[[], None], rounding: Rounding
     ) -> None:
         self.folder, self.name, self.recipe, self.layer_done, self.rounding = folder, name, recipe, on_layer, rounding
+        self.formats: dict[str, Format] = {}
         self._scopes: list[str] = []
         self._names: set[str] = set()
         self._parameters: list[Node] = []
@@ -104,7 +105,7 @@ class OpenVinoGraphBuilder:
 
     def _matrix(self, weight: Weight) -> Node:
         """The float32 matrix [rows, columns], in blocks filled up to whole ones, that a constant is decompressed to."""
-        format_ = self.recipe.format_of(weight.name)
+        format_ = self.formats[weight.name] = self.recipe.format_of(weight.name)
         match format_.kind:
             case "float32":
                 return self._weight(weight.name, weight.load())

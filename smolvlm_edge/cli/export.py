@@ -5,18 +5,23 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
 from smolvlm_edge.bundle import Target
 from smolvlm_edge.cli.options import OfflineOption, Quant, complete_model, export_progress
-from smolvlm_edge.errors import ExportError
+from smolvlm_edge.config import read_json
+from smolvlm_edge.errors import ExportError, RequestError
 from smolvlm_edge.formats import ADAPTER, CHECKPOINT, Kind
 from smolvlm_edge.store import Source, fetch, resolve
 from smolvlm_edge.timings import peak_rss_bytes
 
+if TYPE_CHECKING:
+    from smolvlm_edge.quantize import Recipe
+
 Targets = Literal["onnx", "openvino", "both"]
+Calibration = Path | Literal["bundled"] | None
 
 
 def export(
@@ -27,14 +32,25 @@ def export(
             autocompletion=complete_model,
         ),
     ],
-    quant: Annotated[Quant, typer.Option(help="Number format of the weights.")] = "int4",
+    quant: Annotated[Quant | None, typer.Option(help="Number format of the weights.", show_default="int4")] = None,
     target: Annotated[Targets, typer.Option(help="What the graphs are for: ONNX Runtime, OpenVINO or both.")] = "onnx",
     adapter: Annotated[
         str | None, typer.Option(help="A PEFT LoRA adapter to merge in: a folder, or 'owner/name'.")
     ] = None,
     calibrate: Annotated[
-        str, typer.Option(help="Folder of pictures and texts that int4 is fitted to, or 'none': sooner, worse.")
-    ] = "bundled",
+        str | None,
+        typer.Option(
+            help="Folder of pictures and texts that int4 is fitted to; 'bundled', or 'none': sooner, worse.",
+            show_default="bundled",
+        ),
+    ] = None,
+    target_mb: Annotated[
+        float | None,
+        typer.Option(min=0, help="Megabytes that the bundle may take: more than int4 needs goes where it helps most."),
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="bundle.json of a bundle, or its `recipe`: do the same again.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to make.", show_default="./CHECKPOINT-QUANT or ./ADAPTER-QUANT")
     ] = None,
@@ -47,6 +63,7 @@ def export(
     Example: smol-edge export ./SmolVLM-256M-Instruct --quant int4 --out ./smolvlm-256m-int4
     Example: smol-edge export smolvlm-256m --quant int8 --target openvino
     Example: smol-edge export smolvlm-2.2b --adapter ./my-lora
+    Example: smol-edge export smolvlm-256m --target-mb 220 --calibrate ./my-photos
     """
     try:
         from smolvlm_edge.export import (  # noqa: PLC0415 - an extra, and slow
@@ -55,11 +72,11 @@ def export(
             check_targets,
             export_checkpoint,
         )
-        from smolvlm_edge.quantize import RECIPES  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ExportError(f"exporting needs {error.name}: pip install 'smol-edge[export]'") from error
     source, tuned = resolve(checkpoint), resolve(adapter) if adapter else None
-    out = out or Path(f"{_short_name(tuned or source)}-{quant}")
+    chosen, calibration = _recipe(quant, recipe, calibrate)
+    out = out or Path(f"{_short_name(tuned or source)}-{chosen.name}")
     targets = get_args(Target) if target == "both" else (target,)
     check_targets(targets)
     check_output(out.resolve(), force=force)
@@ -72,17 +89,24 @@ def export(
         export_checkpoint(
             folder,
             out,
-            RECIPES[quant],
+            chosen,
             targets=targets,
             adapter=adapter_folder,
-            calibration=_calibration(calibrate),
+            calibration=calibration,
+            target_bytes=None if target_mb is None else round(target_mb * 1e6),
             force=force,
             progress=progress,
         )
     size_bytes = sum(file.stat().st_size for file in out.iterdir())
     export_s = round(time.perf_counter() - start, 3)
     if as_json:
-        report = {"out": str(out), "quant": quant, "targets": targets, "size_bytes": size_bytes, "export_s": export_s}
+        report = {
+            "out": str(out),
+            "quant": chosen.name,
+            "targets": targets,
+            "size_bytes": size_bytes,
+            "export_s": export_s,
+        }
         print(json.dumps({**report, "peak_rss_bytes": peak_rss_bytes()}))
         return
     print(out)
@@ -90,14 +114,24 @@ def export(
     print(f"  smol-edge run photo.jpg 'Describe this image.' --model {shlex.quote(str(out))}", file=sys.stderr)
 
 
-def _calibration(value: str) -> Path | Literal["bundled"] | None:
-    match value:
-        case "none":
-            return None
-        case "bundled":
-            return "bundled"
-        case _:
-            return Path(value)
+def _recipe(quant: Quant | None, file: Path | None, calibrate: str | None) -> "tuple[Recipe, Calibration]":
+    """The recipe and the calibration set that the options mean."""
+    from smolvlm_edge.quantize import RECIPES, Recipe  # noqa: PLC0415 - an extra
+
+    known: dict[str, Calibration] = {"bundled": "bundled", "none": None}
+    if file is None:
+        return RECIPES[quant or "int4"], known.get(calibrate or "bundled", Path(calibrate or ""))
+    if quant is not None:
+        raise RequestError("--recipe says which numbers get which format: leave out --quant")
+    values = read_json(file)
+    try:
+        values = values.get("recipe", values)
+        recipe, calibrated = Recipe.from_dict(values), str(values.get("calibration", "bundled"))
+    except (ValueError, AttributeError) as error:
+        raise RequestError(f"{file} is neither a bundle.json nor a recipe: {error}") from error
+    if calibrate is None and calibrated not in known:
+        raise RequestError(f"that recipe was fitted to a folder {calibrated!r}: name it with --calibrate")
+    return recipe, known.get(calibrate or calibrated, Path(calibrate or ""))
 
 
 def _folder(source: Path | Source, kind: Kind, *, offline: bool) -> Path:
