@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,13 @@ class TextFidelity:
         return {"tokens": self.tokens, **{name: round(getattr(self, name), 6) for name in names}}
 
 
+class Reader(Protocol):
+    """A model that reads."""
+
+    def logits(self, window: Ids) -> Iterator[Floats]:
+        """Logits [positions, vocab_size] of a window [tokens], of one of its `parts_of` at a time."""
+
+
 def compare_text(
     text: Text,
     bundle: Bundle,
@@ -57,7 +64,7 @@ def compare_text(
     engine: Engine,
     on_window: Callable[[int, int], None] = lambda *_: None,
 ) -> TextFidelity:
-    """Read a text with both models in step, so that the logits of a few positions are all that is ever held.
+    """Read a text with a bundle and with its reference.
 
     Args:
         text: What is read.
@@ -69,17 +76,32 @@ def compare_text(
     Raises:
         IntegrityError: Logits are not finite.
     """
+    with closing(BundleReader(bundle, engine)) as ours, closing(BundleReader(reference, engine)) as theirs:
+        return compare_readers(text, ours, theirs, on_window)
+
+
+def compare_readers(
+    text: Text, ours: Reader, theirs: Reader, on_window: Callable[[int, int], None] = lambda *_: None
+) -> TextFidelity:
+    """Read a text with two models in step, so that the logits of a few positions are all that is ever held.
+
+    Args:
+        text: What is read.
+        ours: The model that is measured.
+        theirs: The same in float32.
+        on_window: Called with the windows read so far and their total.
+
+    Raises:
+        IntegrityError: Logits are not finite.
+    """
     totals = np.zeros(4)
-    with closing(_Reader(bundle, engine)) as ours, closing(_Reader(reference, engine)) as theirs:
-        for done, window in enumerate(text.windows, 1):
-            following = [window[1:][part] for part in _parts(window)]
-            for logits, reference_logits, tokens in zip(
-                ours.logits(window), theirs.logits(window), following, strict=True
-            ):
-                totals += _compare(_log_softmax(logits), _log_softmax(reference_logits), tokens)
-            on_window(done, len(text.windows))
+    for done, window in enumerate(text.windows, 1):
+        following = [window[1:][part] for part in parts_of(window)]
+        for logits, reference_logits, tokens in zip(ours.logits(window), theirs.logits(window), following, strict=True):
+            totals += _compare(_log_softmax(logits), _log_softmax(reference_logits), tokens)
+        on_window(done, len(text.windows))
     if not np.isfinite(totals).all():
-        raise IntegrityError(f"{bundle.folder} and {reference.folder}: logits are not finite: export them again")
+        raise IntegrityError("the logits of a model are not finite: export it again")
     kl, same, surprise, reference_surprise = totals.tolist()
     predicted = text.tokens - len(text.windows)
     return TextFidelity(
@@ -91,7 +113,7 @@ def compare_text(
     )
 
 
-class _Reader:
+class BundleReader:
     """The text half of a bundle."""
 
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
@@ -102,15 +124,17 @@ class _Reader:
         """Logits [positions, vocab_size] of a window [tokens], a part of it at a time."""
         self._decoder.truncate(0)
         inputs_embeds = self._embed_tokens(window[None])[0]
-        for part in _parts(window):
+        for part in parts_of(window):
             yield self._decoder(inputs_embeds[part], logits_to_keep=len(inputs_embeds[part]))
 
     def close(self) -> None:
+        """Close both graphs."""
         self._embed_tokens.close()
         self._decoder.close()
 
 
-def _parts(window: Ids) -> Iterator[slice]:
+def parts_of(window: Ids) -> Iterator[slice]:
+    """The stretches of a window that are read at once."""
     return (slice(start, start + POSITIONS_AT_ONCE) for start in range(0, len(window), POSITIONS_AT_ONCE))
 
 
