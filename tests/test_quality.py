@@ -327,7 +327,7 @@ def test_on_openvino(tiny_bundle, tiny_checkpoints: dict[str, Path], sentences: 
     rest = ("--against", checkpoint, "--text", sentences, "--max-tokens", "4", "--json")
     found = [
         smol_edge("quality", *arguments, *rest, patch=no_other)
-        for arguments in ((alone,), (both, "--engine", "openvino"))
+        for arguments in ((alone,), (both, "--engine", "openvino", "--text-only"))
     ]
     assert [result.returncode for result in found] == [0, 0], found[0].stderr + found[1].stderr
     reports = [json.loads(result.stdout) for result in found]

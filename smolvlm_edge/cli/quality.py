@@ -19,7 +19,7 @@ from smolvlm_edge.cli.options import (
 from smolvlm_edge.cli.reference import reference_bundle
 from smolvlm_edge.errors import ExportError, RequestError
 from smolvlm_edge.graphs import available_cores
-from smolvlm_edge.graphs.engines import choose_engine, open_engine
+from smolvlm_edge.graphs.engines import check_engine, choose_engine, open_engine
 
 WORST = 5
 WIDTH = 1000  # of a table at most: a long line wraps, where a narrow column would cut names off
@@ -65,7 +65,7 @@ def quality(
     first, *others = chosen.values()
     engine = choose_engine(first, engine)
     for other in others:
-        choose_engine(other, engine)
+        check_engine(other, engine)
     runner = open_engine(engine, threads or available_cores())
     read = measuring.Text.from_file(text, first) if text else measuring.Text.default(first)
     shown = [] if text_only else measuring.pictures_from(images) if images else measuring.drawn_pictures()

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from smolvlm_edge.bundle import MANIFEST, Bundle
 from smolvlm_edge.cli.options import export_progress
-from smolvlm_edge.graphs.engines import TARGETS, EngineName, choose_engine
+from smolvlm_edge.graphs.engines import TARGETS, EngineName, check_engine
 from smolvlm_edge.store import fetch, resolve
 
 
@@ -19,7 +19,7 @@ def reference_bundle(against: str, engine: EngineName, *, offline: bool) -> Iter
     folder = target if isinstance(target, Path) else fetch(target, offline=offline)
     if (folder / MANIFEST).is_file():
         bundle = Bundle.open(folder)
-        choose_engine(bundle, engine)
+        check_engine(bundle, engine)
         yield bundle
         return
     from smolvlm_edge.export import export_checkpoint  # noqa: PLC0415 - an extra, and slow to import

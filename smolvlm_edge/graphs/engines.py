@@ -33,15 +33,23 @@ def choose_engine(bundle: Bundle, wanted: EngineName | None) -> EngineName:
     Raises:
         RequestError: The bundle holds no graphs for it.
     """
-    engines = [engine for engine, target in TARGETS.items() if target in bundle.targets]
     if wanted is None:
-        return engines[0]
-    if wanted not in engines:
-        raise RequestError(
-            f"{bundle.folder} holds graphs for {' and '.join(engines)}, none for {wanted}: "
-            f"export the checkpoint with --target {TARGETS[wanted]}"
-        )
+        return _engines(bundle)[0]
+    check_engine(bundle, wanted)
     return wanted
+
+
+def check_engine(bundle: Bundle, engine: EngineName) -> None:
+    """Refuse a bundle that an engine cannot run.
+
+    Raises:
+        RequestError: The bundle holds no graphs for it.
+    """
+    if TARGETS[engine] not in bundle.targets:
+        raise RequestError(
+            f"{bundle.folder} holds graphs for {' and '.join(_engines(bundle))}, none for {engine}: "
+            f"export the checkpoint with --target {TARGETS[engine]}"
+        )
 
 
 def open_engine(name: EngineName, threads: int) -> Engine:
@@ -58,6 +66,10 @@ def open_engine(name: EngineName, threads: int) -> Engine:
     from smolvlm_edge.graphs.openvino import OpenVinoEngine  # noqa: PLC0415 - an extra
 
     return OpenVinoEngine(threads)
+
+
+def _engines(bundle: Bundle) -> list[EngineName]:
+    return [engine for engine, target in TARGETS.items() if target in bundle.targets]
 
 
 def _check_installed(name: EngineName) -> None:
