@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command import assert_fails, smol_edge
 from hypothesis import given
@@ -13,7 +14,8 @@ from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.export import export_checkpoint
 from smolvlm_edge.export.budget import fit_recipe
 from smolvlm_edge.export.checkpoint import Weight
-from smolvlm_edge.quantize import EXACT_BITS, RECIPES, Format, Recipe, round_blocks
+from smolvlm_edge.quantize import EXACT_BITS, Format, Recipe, round_blocks
+from smolvlm_edge.quantize.packing import pack_matmul_nbits
 
 CHECKPOINT = Path(__file__).parent / "checkpoints" / "tiny-smolvlm"
 PAGES = 3 * 4096
@@ -45,7 +47,6 @@ def test_a_byte_goes_where_it_helps_most() -> None:
 def test_more_room_is_used_and_never_exceeded(matrices: list[tuple[int, int, float]], spare: int) -> None:
     weights = [weight(str(i), rows, columns) for i, (rows, columns, _) in enumerate(matrices)]
     costs = {str(i): cost for i, (_, _, cost) in enumerate(matrices)}
-    recipe = RECIPES["int4"]
     recipe = Recipe("int4", (("*", Format("blocks", 4, 32, symmetric=False)),))
     room = nbytes(recipe, weights) + spare
     fitted = fit_recipe(recipe, weights, costs, room)
@@ -62,10 +63,6 @@ def test_more_room_is_used_and_never_exceeded(matrices: list[tuple[int, int, flo
 def test_sizes_are_those_of_the_packed_arrays(
     bits: int, symmetric: bool, rows: int, columns: int, block_size: int
 ) -> None:
-    import numpy as np
-
-    from smolvlm_edge.quantize.packing import pack_matmul_nbits
-
     values = np.ones((rows, columns), np.float32)
     packed = pack_matmul_nbits(round_blocks(values, bits, block_size, symmetric=symmetric))
     expected = sum(each.nbytes for each in packed if each is not None)
