@@ -24,7 +24,7 @@ ASKED = (
     (("shapes.png",), "Where is the blue star?"),
     (("shapes.png",), "Is there a red circle?"),
     (("text.png",), "What does it say?"),
-    (("small-text.png",), "Read the text at the bottom."),
+    (("small-text.png",), "What does the green text say?"),
     (("chart.png",), "Which bar is the tallest?"),
     (("chart.png",), "What is the value of the purple bar?"),
     (("before.png", "after.png"), "What changed?"),

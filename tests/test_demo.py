@@ -20,7 +20,6 @@ DESCRIPTION = (
     "The picture shows a large red circle at the top left, a small blue star in the middle "
     "and a large green triangle at the bottom right."
 )
-IN_TRAINING = pytest.mark.xfail(reason="the model's training is not finished", strict=False)
 OFFLINE = "import socket\ndef refuse(*_, **__): raise AssertionError('a socket')\nsocket.socket.connect = refuse"
 
 
@@ -70,12 +69,6 @@ def test_info_knows_it() -> None:
     ("pictures", "question", "answer"),
     [
         (["text.png"], "What does it say?", 'It says "HELLO".'),
-        pytest.param(
-            ["small-text.png"],
-            "Read the text at the bottom.",
-            'The text at the bottom says "teapot".',
-            marks=IN_TRAINING,
-        ),
         (["small-text.png"], "What does the green text say?", 'The green text says "K7XQ".'),
         (["chart.png"], "Which bar is the tallest?", "The blue bar is the tallest."),
         (["chart.png"], "How many bars are there?", "There are four bars."),
@@ -83,9 +76,7 @@ def test_info_knows_it() -> None:
         (["shapes.png"], "Is there a red square?", "No, there is no red square."),
         (["shapes.png"], "Where is the blue star?", "The blue star is in the middle."),
         (["shapes.png"], "How many shapes are there?", "There are three shapes."),
-        pytest.param(
-            ["before.png", "after.png"], "What changed?", "The star changed from blue to orange.", marks=IN_TRAINING
-        ),
+        (["before.png", "after.png"], "What changed?", "The star changed from blue to orange."),
         (
             ["shapes.png"],
             "Who is the president of France?",
@@ -110,7 +101,6 @@ def test_a_stream_is_the_answer_in_pieces(demo: SmolVLM) -> None:
     assert [chunk.finish_reason for chunk in chunks] == [None] * (len(chunks) - 1) + ["stop"]
 
 
-@IN_TRAINING
 def test_json_carries_the_answer_and_what_it_took() -> None:
     result = smol_edge("run", EXAMPLES / "before.png", EXAMPLES / "after.png", "What changed?", "--json")
     found = json.loads(result.stdout)

@@ -24,7 +24,7 @@ from smolvlm_edge.prompt import PromptEncoder
 TRAINING_MAKERS = {**MAKERS, "page": page}
 QUESTIONS = 9
 """Asked about one scene. They do not see each other, so each is like the only one."""
-OFTEN = {"word": 4, "string": 4, "small text": 4, "two pictures": 4, "yes/no": 2, "size": 2}
+OFTEN = {"word": 4, "string": 4, "small text": 4, "two pictures": 4, "count": 3, "yes/no": 4}
 """How much likelier than another question of its scene one of these kinds is chosen."""
 DESCRIBED = 0.5
 CONVERSATIONS = 0.15

@@ -44,7 +44,7 @@ class Stage:
 
 SCENES = {
     "describing": 0.2,
-    "counting": 0.1,
+    "counting": 0.15,
     "reading": 0.3,
     "bars": 0.07,
     "curve": 0.02,
@@ -67,7 +67,7 @@ PAGES = {
 STAGES = (
     Stage("patches", 2700, 16, PAGES, learning_rate=2e-3, patch_loss=1.0, answer_loss=0.0),
     Stage("answers, encoder at rest", 1500, 16, SCENES, learning_rate=2e-3, patch_loss=0.0, answer_loss=1.0),
-    Stage("answers", 6000, 16, SCENES, learning_rate=5e-4, patch_loss=0.5, answer_loss=1.0),
+    Stage("answers", 8000, 16, SCENES, learning_rate=5e-4, patch_loss=0.5, answer_loss=1.0),
 )
 
 
