@@ -34,7 +34,7 @@ def test_a_byte_goes_where_it_helps_most() -> None:
     costs = {"small": 0.1, "large": 0.2, "dull": 0.001}
     recipe = Recipe("int4", (("*", Format("blocks", 4, 32, symmetric=False)),))
     least = nbytes(recipe, matrices)
-    fitted = fit_recipe(recipe, matrices, costs, least + 64 * 64)
+    fitted = fit_recipe(recipe, matrices, costs, least + 64 * 40)
     assert {each.name: fitted.format_of(each.name).bits for each in matrices} == {"small": 8, "large": 4, "dull": 4}
     with pytest.raises(RequestError, match="too large"):
         fit_recipe(recipe, matrices, costs, least - 1)
