@@ -1,6 +1,7 @@
 """A checkpoint -> the graphs of a bundle, for one engine's format or for several."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from itertools import count, islice
@@ -34,6 +35,18 @@ Progress = Callable[[str, int, int], None]
 """Called with a graph's name, the pieces of the whole export that are written, and how many there are."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the weights were rounded."""
+
+    recipe: Recipe
+    """What was asked for, or what it was widened to."""
+    bits: dict[str, int]
+    """Of every matrix, by its name."""
+    smoothed: list[str]
+    """Names of the matrices that `smooth` changed before."""
+
+
 def build_graphs(
     folder: Path,
     checkpoint: Checkpoint,
@@ -43,7 +56,7 @@ def build_graphs(
     samples: Sequence[Sample],
     target_bytes: int | None,
     progress: Progress,
-) -> tuple[Recipe, dict[str, int]]:
+) -> Outcome:
     """Write every graph once by each builder, all of them with the same rounded weights.
 
     Args:
@@ -56,46 +69,56 @@ def build_graphs(
         target_bytes: What the bundle may take, if `recipe` is to be widened as far as that allows.
         progress: Called after every layer.
 
-    Returns:
-        `recipe`, or the wider one; and the bits of every matrix, by its name.
-
     Raises:
         RequestError: `recipe` takes more than `target_bytes`.
     """
     layers = DecoderLayers(checkpoint, model, folder, available_cores())
-    bits: dict[str, int] = {}
-    # a piece per layer, one for the connector, the token table and the head each
-    pieces, done = len(builders) * (model.vision.num_hidden_layers + model.text.num_hidden_layers + 3), count(1)
-
-    def on_layer(name: str) -> None:
-        progress(name, next(done), pieces)
-
-    def build(names: Sequence[str], rounding: Rounding) -> None:
-        for name in names:
-            for new_builder in builders:
-                builder = new_builder(folder, name, recipe, partial(on_layer, name), rounding)
-                try:
-                    GRAPHS[name](builder, checkpoint, model)
-                    builder.save(version("smol-edge"))
-                    bits.update((weight, format_.bits) for weight, format_ in builder.formats.items())
-                finally:
-                    builder.close()
-
+    write = _Writer(folder, checkpoint, model, builders, progress)
+    smoothed: list[str] = []
     if "rows" in recipe.kinds and (tiles := list(islice(tiles_of(samples), SMOOTHING_TILES))):
-        smooth(VisionLayers(checkpoint, model, folder, layers.threads), tiles)
-    build(BEFORE_THE_DECODER, round_to_nearest)
+        smoothed = smooth(VisionLayers(checkpoint, model, folder, layers.threads), tiles)
+    for name in BEFORE_THE_DECODER:
+        write(name, recipe, round_to_nearest)
     if not (samples and recipe.is_fitted):
-        build(("decoder",), round_to_nearest)
-        return recipe, bits
+        write("decoder", recipe, round_to_nearest)
+        return Outcome(recipe, write.bits, smoothed)
     embedded = embed_samples(
         samples, checkpoint, model, recipe, folder, layers.threads, partial(progress, "calibration set")
     )
     if target_bytes is not None:
         costs = sensitivities(layers, embedded, recipe, partial(progress, "sensitivities"))
         matrices = [weight for index in range(len(layers)) for weight, _ in layers.matrices(index)]
-        room = room_for_layers(target_bytes, folder, checkpoint, model, recipe)
-        recipe = fit_recipe(recipe, matrices, costs, room)
+        recipe = fit_recipe(recipe, matrices, costs, room_for_layers(target_bytes, folder, checkpoint, model, recipe))
     with TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as scratch:
         rounding: Rounding = CalibratedRounding(layers, embedded)
-        build(("decoder",), rounding if len(builders) == 1 else RememberedRounding(rounding, Path(scratch)))
-    return recipe, bits
+        write("decoder", recipe, rounding if len(builders) == 1 else RememberedRounding(rounding, Path(scratch)))
+    return Outcome(recipe, write.bits, smoothed)
+
+
+class _Writer:
+    """Writes graphs by every builder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        checkpoint: Checkpoint,
+        model: ModelConfig,
+        builders: Sequence[NewBuilder],
+        progress: Progress,
+    ) -> None:
+        self._folder, self._checkpoint, self._model, self._builders = folder, checkpoint, model, builders
+        self.bits: dict[str, int] = {}
+        # a piece per layer, one for the connector, the token table and the head each
+        pieces = len(builders) * (model.vision.num_hidden_layers + model.text.num_hidden_layers + 3)
+        done = count(1)
+        self._on_layer = lambda name: progress(name, next(done), pieces)
+
+    def __call__(self, name: str, recipe: Recipe, rounding: Rounding) -> None:
+        for new_builder in self._builders:
+            builder = new_builder(self._folder, name, recipe, partial(self._on_layer, name), rounding)
+            try:
+                GRAPHS[name](builder, self._checkpoint, self._model)
+                builder.save(version("smol-edge"))
+                self.bits.update((weight, format_.bits) for weight, format_ in builder.formats.items())
+            finally:
+                builder.close()

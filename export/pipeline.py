@@ -93,7 +93,7 @@ def export_checkpoint(
             builders = [_new_builder(target) for target in targets]
             samples = _samples(folder, model, calibration) if recipe.rules else []
             progress = progress or (lambda *_: None)
-            recipe, widths = build_graphs(folder, weights, model, recipe, builders, samples, target_bytes, progress)
+            outcome = build_graphs(folder, weights, model, recipe, builders, samples, target_bytes, progress)
             weights.check_all_used()
             source, revision = _source(checkpoint)
             producer = f"smol-edge {version('smol-edge')}"
@@ -102,7 +102,12 @@ def export_checkpoint(
                 source=source,
                 revision=revision,
                 adapter=None if adapter is None else _adapter_entry(adapter),
-                recipe={**recipe.to_dict(), "calibration": _label(calibration), "bits": widths},
+                recipe={
+                    **outcome.recipe.to_dict(),
+                    "calibration": _label(calibration),
+                    "smoothed": outcome.smoothed,
+                    "bits": outcome.bits,
+                },
                 model=model,
                 targets=targets,
                 producer=producer,

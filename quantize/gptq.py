@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from smolvlm_edge.quantize.recipes import Format
-from smolvlm_edge.quantize.rounding import BlockQuantized, Floats, choose_grid
+from smolvlm_edge.quantize.rounding import BlockQuantized, Floats, Grid, choose_grid
 
 DAMPING = 0.01  # of the mean of the diagonal, as in the paper
+ROWS_AT_ONCE = 8192  # bounds the temporaries of a head of 50,000 rows
 COLUMNS_AT_ONCE = 128  # columns whose effect on the others is gathered into one matrix product
 
 
@@ -29,23 +30,35 @@ def gptq(weight: Floats, gram: Floats, format_: Format) -> BlockQuantized:
     grid = choose_grid(weight, format_.bits, format_.block_size, symmetric=format_.symmetric, importance=energy)
     order = np.argsort(-energy, kind="stable")
     factor = _inverse_factor(damped[np.ix_(order, order)])
+    codes = np.empty((rows, grid.scales.shape[1], format_.block_size), np.uint8)
+    for start in range(0, rows, ROWS_AT_ONCE):  # rows know nothing of each other
+        some = slice(start, start + ROWS_AT_ONCE)
+        codes[some] = grid.rows(some).nearest(np.zeros(codes[some].shape, np.float32))  # what fills up the last block
+        flat = codes[some].reshape(-1, codes[0].size)
+        flat[:, :columns] = _codes(weight[some], grid.rows(some), order, factor, format_.block_size)
+    return BlockQuantized(codes, grid, columns)
+
+
+def _codes(
+    weight: Floats, grid: Grid, order: npt.NDArray[np.intp], factor: Floats, block_size: int
+) -> npt.NDArray[np.uint8]:
+    """Codes [rows, columns], found in an order of the columns."""
+    rows, columns = weight.shape
     left = np.ascontiguousarray(weight.T[order])  # [columns, rows]: a column lies in one piece
-    codes = np.zeros((columns, rows), np.uint8)
+    codes = np.zeros((rows, columns), np.uint8)
     for start in range(0, columns, COLUMNS_AT_ONCE):
         stop = min(start + COLUMNS_AT_ONCE, columns)
         errors = np.empty((stop - start, rows), np.float32)
         for i in range(start, stop):
-            block = np.array([order[i] // format_.block_size])
+            block = np.array([order[i] // block_size])
             value = left[i][:, None, None]
             code = grid.nearest(value, block)
             error = (value - grid.values(code, block))[:, 0, 0] / factor[i, i]
-            codes[order[i]] = code[:, 0, 0]
+            codes[:, order[i]] = code[:, 0, 0]
             errors[i - start] = error
             left[i + 1 : stop] -= factor[i, i + 1 : stop, None] * error
         left[stop:] -= factor[start:stop, stop:].T @ errors
-    filled = grid.nearest(np.zeros((rows, grid.scales.shape[1], format_.block_size), np.float32))
-    filled.reshape(rows, -1)[:, :columns] = codes.T
-    return BlockQuantized(filled, grid, columns)
+    return codes
 
 
 def _inverse_factor(gram: npt.NDArray[np.float64]) -> Floats:

@@ -34,6 +34,10 @@ class Grid:
         scales, zero_points = self._of(block)
         return (codes.astype(np.float32) - zero_points[..., None]) * scales[..., None]
 
+    def rows(self, rows: slice) -> "Grid":
+        """The grid of some rows."""
+        return Grid(self.scales[rows], None if self.zero_points is None else self.zero_points[rows], self.bits)
+
     def _of(self, block: slice | npt.NDArray[np.intp]) -> tuple[Floats, Floats]:
         scales = self.scales[:, block].astype(np.float32)
         if self.zero_points is None:
@@ -82,8 +86,7 @@ def round_blocks(weight: Floats, bits: int, block_size: int, *, symmetric: bool)
     grid = choose_grid(weight, bits, block_size, symmetric=symmetric)
     codes = np.empty((*grid.scales.shape, block_size), np.uint8)
     for rows in _slices(weight):
-        part = Grid(grid.scales[rows], None if grid.zero_points is None else grid.zero_points[rows], bits)
-        codes[rows] = part.nearest(in_blocks(weight[rows], block_size))
+        codes[rows] = grid.rows(rows).nearest(in_blocks(weight[rows], block_size))
     return BlockQuantized(codes, grid, weight.shape[1])
 
 

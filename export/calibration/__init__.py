@@ -1,7 +1,7 @@
 """Rounding by what the model does rather than by what its weights are: a calibration set runs through its layers."""
 
 from smolvlm_edge.export.calibration.embedding import embed_samples
-from smolvlm_edge.export.calibration.layers import DecoderLayers, VisionLayers
+from smolvlm_edge.export.calibration.layers import DecoderLayers, VisionLayers, total
 from smolvlm_edge.export.calibration.rounding import CalibratedRounding, RememberedRounding
 from smolvlm_edge.export.calibration.samples import Sample, SampleMaker, bundled_samples, folder_samples, tiles_of
 from smolvlm_edge.export.calibration.sensitivity import sensitivities
@@ -18,4 +18,5 @@ __all__ = [
     "folder_samples",
     "sensitivities",
     "tiles_of",
+    "total",
 ]

@@ -41,7 +41,8 @@ class CalibratedRounding:
             rounded = round_to_nearest(weight, format_)
         else:
             rounded = gptq(weight.load(), self._gram_of(weight.name), format_)
-        self._rounded[weight.name] = rounded.dequantize()
+        if self._index < len(self._layers):  # nothing comes behind the head
+            self._rounded[weight.name] = rounded.dequantize()
         return rounded
 
     def _next_layer(self) -> None:

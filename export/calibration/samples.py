@@ -18,7 +18,8 @@ from smolvlm_edge.prompt import ContentPart, PromptEncoder
 from smolvlm_edge.quantize import Floats
 
 LONGEST = 1024  # positions; what a sample has more is left out
-SCENES = 48
+TEXT_TOKENS = 30_000
+SCENES = 16
 SPLIT_EVERY = 6  # one scene in so many is cut into 2 × 2 tiles and a global one; the others are one tile
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 DESCRIBE = "Describe this image."
@@ -70,12 +71,12 @@ class SampleMaker:
 
 def bundled_samples(maker: SampleMaker) -> Iterator[Sample]:
     """The set that comes with the package: texts and conversations written for it, and drawn scenes."""
-    for line in PROSE.read_text(encoding="utf-8").splitlines():
-        match json.loads(line):
-            case {"text": text}:
-                yield from maker.text(text)
-            case {"prompt": prompt, "answer": answer}:
-                yield maker.sample([], prompt, answer)
+    tokens = 0
+    for sample in _prose(maker):
+        yield sample
+        tokens += len(sample.input_ids)
+        if tokens > TEXT_TOKENS:  # a tokenizer that was made for other texts spells these
+            break
     random = Random(0)  # noqa: S311 - is to be repeatable, not secret
     drawn = scenes(0, held_out=False, weights=dict.fromkeys(MAKERS, 1.0))
     for i, scene in enumerate(islice(drawn, SCENES)):
@@ -85,6 +86,15 @@ def bundled_samples(maker: SampleMaker) -> Iterator[Sample]:
         yield maker.sample(
             pictures, question.text, question.answer, split=split, longest_edge=2 * maker.images.tile_size
         )
+
+
+def _prose(maker: SampleMaker) -> Iterator[Sample]:
+    for line in PROSE.read_text(encoding="utf-8").splitlines():
+        match json.loads(line):
+            case {"text": text}:
+                yield from maker.text(text)
+            case {"prompt": prompt, "answer": answer}:
+                yield maker.sample([], prompt, answer)
 
 
 def folder_samples(folder: Path, maker: SampleMaker) -> Iterator[Sample]:

@@ -24,13 +24,14 @@ class TensorError:
     shape: tuple[int, int]
     bits_per_weight: float
     """Codes, scales and zero points together."""
-    relative_error: float
-    """Frobenius norm of the difference by that of the reference's matrix."""
+    relative_error: float | None
+    """Frobenius norm of the difference by that of the reference's matrix; None for a matrix that was smoothed: it
+    is another one by intent."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, rounded to millionths."""
-        rounded = {name: round(getattr(self, name), 6) for name in ("bits_per_weight", "relative_error")}
-        return {**asdict(self), **rounded}
+        error = None if self.relative_error is None else round(self.relative_error, 6)
+        return {**asdict(self), "bits_per_weight": round(self.bits_per_weight, 6), "relative_error": error}
 
 
 def tensor_errors(bundle: Bundle, reference: Bundle, target: Target) -> tuple[TensorError, ...]:
@@ -50,8 +51,9 @@ def tensor_errors(bundle: Bundle, reference: Bundle, target: Target) -> tuple[Te
                     )
                 rows, columns = expected.shape
                 bits = 8 * matrix.nbytes / (rows * columns)
-                errors.append(TensorError(name, expected.shape, bits, _relative_error(matrix, expected)))
-    return tuple(sorted(errors, key=lambda error: (-error.relative_error, error.name)))
+                error = None if name in bundle.recipe["smoothed"] else _relative_error(matrix, expected)
+                errors.append(TensorError(name, expected.shape, bits, error))
+    return tuple(sorted(errors, key=lambda error: (-(error.relative_error or 0), error.name)))
 
 
 def _opened(bundle: Bundle, graph: str, target: Target) -> AbstractContextManager[dict[str, Matrix]]:
