@@ -66,7 +66,8 @@ class Bundle:
     """Commit of the repository, if known."""
     adapter: AdapterEntry | None
     recipe: dict[str, Any]
-    """The quantisation recipe: name, rules, and the names of the matrices that were smoothed before."""
+    """The quantisation recipe: name and rules; calibration set, smoothed matrices and the bits of every matrix, if the
+    export was that new."""
     model: ModelConfig
     targets: tuple[Target, ...]
     """What it holds graphs for."""
@@ -101,8 +102,7 @@ class Bundle:
                 source=manifest["source"],
                 revision=manifest["revision"],
                 adapter=AdapterEntry(**manifest["adapter"]) if manifest.get("adapter") else None,
-                recipe={name: manifest["recipe"][name] for name in ("name", "rules")}
-                | {"smoothed": manifest["recipe"].get("smoothed", [])},
+                recipe={"name": manifest["recipe"]["name"], "rules": manifest["recipe"]["rules"], **manifest["recipe"]},
                 model=ModelConfig.from_dict(manifest["model"]),
                 targets=_targets(manifest["targets"] if version > 1 else ["onnx"]),
                 files={name: FileEntry(**entry) for name, entry in manifest["files"].items()},

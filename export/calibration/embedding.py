@@ -1,6 +1,7 @@
 """Samples -> what goes into the decoder."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -41,9 +42,9 @@ def embed_samples(
     with TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as scratch:
         engine, graphs = OnnxRuntimeEngine(threads), []
         for name in ("vision_encoder", "connector"):
-            builder = OnnxGraphBuilder(Path(scratch), name, recipe)
-            GRAPHS[name](builder, checkpoint, model)
-            builder.save("")
+            with closing(OnnxGraphBuilder(Path(scratch), name, recipe)) as builder:
+                GRAPHS[name](builder, checkpoint, model)
+                builder.save("")
             graphs.append(engine.graph(Path(scratch) / f"{name}.onnx"))
         for count, (sample, inputs_embeds) in enumerate(zip(samples, embedded, strict=True), start=1):
             _put_pictures(sample, inputs_embeds, sample.input_ids == model.image_token_id, *graphs)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,10 +49,10 @@ class Layers(ABC):
             replaced: Values of matrices that stand in for the checkpoint's, by their names.
         """
         with TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as folder:
-            graph = _ObservedGraphBuilder(Path(folder), replaced)
-            graph.observed |= self._build(graph, index)
-            names = graph.observed.keys() - {LOGITS} if names is None else names
-            run, labels = graph.open(names, self.threads)
+            with closing(_ObservedGraphBuilder(Path(folder), replaced)) as graph:
+                graph.observed |= self._build(graph, index)
+                names = graph.observed.keys() - {LOGITS} if names is None else names
+                run, labels = graph.open(names, self.threads)
 
             def observe(sequence: Floats) -> dict[str, Floats]:
                 outputs = {label: batch[0] for label, batch in run(self._inputs(index, sequence)).items()}
@@ -63,9 +63,8 @@ class Layers(ABC):
     def matrices(self, index: int) -> list[tuple[Weight, str]]:
         """What a layer multiplies with, in its order, and the name of the value that it multiplies each with."""
         with TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as folder:
-            graph = _ObservedGraphBuilder(Path(folder), {})
-            self._build(graph, index)
-            graph.close()
+            with closing(_ObservedGraphBuilder(Path(folder), {})) as graph:
+                self._build(graph, index)
             return [(weight, str(graph.observed[weight.name].name)) for weight in graph.matrices]
 
     def advance(self, index: int, sequences: Collection[Floats], replaced: Mapping[str, Floats]) -> list[Floats]:

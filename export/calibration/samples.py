@@ -1,6 +1,7 @@
 """What calibration runs through a model: conversations, and questions about pictures."""
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +17,8 @@ from smolvlm_edge.errors import RequestError
 from smolvlm_edge.images import ImageSource, Tiles, cut, open_image
 from smolvlm_edge.prompt import ContentPart, PromptEncoder
 from smolvlm_edge.quantize import Floats
+
+logger = logging.getLogger(__name__)
 
 LONGEST = 1024  # positions; what a sample has more is left out
 TEXT_TOKENS = 30_000
@@ -63,6 +66,14 @@ class SampleMaker:
         input_ids = np.array([*asked, *said, self.model.eos_token_ids[-1]], np.int64)
         return Sample(input_ids[:LONGEST], tiles)
 
+    def sees_pictures(self) -> bool:
+        """Whether the chat template has a place for them."""
+        try:
+            self.encoder.encode([{"role": "user", "content": [{"type": "image"}]}], [(0, 0)])
+        except RequestError:
+            return False
+        return True
+
     def text(self, text: str) -> Iterator[Sample]:
         """A text in pieces, as it stands."""
         ids = np.array(self.encoder.tokenizer.encode(text, add_special_tokens=False).ids, np.int64)
@@ -77,6 +88,9 @@ def bundled_samples(maker: SampleMaker) -> Iterator[Sample]:
         tokens += len(sample.input_ids)
         if tokens > TEXT_TOKENS:  # a tokenizer that was made for other texts spells these
             break
+    if not maker.sees_pictures():
+        logger.warning("the chat template has no place for pictures: int4 is fitted to text alone")
+        return
     random = Random(0)  # noqa: S311 - is to be repeatable, not secret
     drawn = scenes(0, held_out=False, weights=dict.fromkeys(MAKERS, 1.0))
     for i, scene in enumerate(islice(drawn, SCENES)):

@@ -40,7 +40,7 @@ def tensor_errors(bundle: Bundle, reference: Bundle, target: Target) -> tuple[Te
     Raises:
         IntegrityError: The two hold matrices of different names or shapes.
     """
-    errors = []
+    errors, smoothed = [], bundle.recipe.get("smoothed", [])
     for graph in GRAPH_NAMES:
         with _opened(bundle, graph, target) as ours, _opened(reference, graph, target) as theirs:
             for name, matrix in ours.items():
@@ -51,7 +51,7 @@ def tensor_errors(bundle: Bundle, reference: Bundle, target: Target) -> tuple[Te
                     )
                 rows, columns = expected.shape
                 bits = 8 * matrix.nbytes / (rows * columns)
-                error = None if name in bundle.recipe["smoothed"] else _relative_error(matrix, expected)
+                error = None if name in smoothed else _relative_error(matrix, expected)
                 errors.append(TensorError(name, expected.shape, bits, error))
     return tuple(sorted(errors, key=lambda error: (-(error.relative_error or 0), error.name)))
 
