@@ -7,18 +7,21 @@ complete: whatever stops an export, no half-written bundle is left behind.
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
+from typing import get_args
 from uuid import uuid4
 
-from smolvlm_edge.bundle import MANIFEST, TOKENIZER_FILES, AdapterEntry, sha256, write_manifest
+from smolvlm_edge.bundle import MANIFEST, TOKENIZER_FILES, AdapterEntry, Target, sha256, write_manifest
 from smolvlm_edge.config import ImageConfig, ModelConfig, read_json
 from smolvlm_edge.errors import ExportError, IntegrityError, RequestError
 from smolvlm_edge.export.adapter import Adapter
 from smolvlm_edge.export.architecture import GRAPHS
 from smolvlm_edge.export.checkpoint import HEAD, TOKEN_TABLE, Checkpoint
+from smolvlm_edge.export.targets import Builder
 from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder
 from smolvlm_edge.formats import ADAPTER_WEIGHTS, check_format
 from smolvlm_edge.prompt import PromptEncoder
@@ -38,19 +41,21 @@ def export_checkpoint(
     out: Path,
     recipe: Recipe = RECIPES["int4"],
     *,
+    targets: Sequence[Target] = ("onnx",),
     adapter: Path | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Turn a Hugging Face folder into a bundle for ONNX Runtime.
+    """Turn a Hugging Face folder into a bundle.
 
     The same checkpoint and recipe give the same bytes. Memory stays within a few copies of the largest
-    matrix.
+    matrix; for OpenVINO, the rounded weights of a graph come on top.
 
     Args:
         checkpoint: Folder with config.json, safetensors weights, tokenizer and processor files.
         out: Folder to make.
         recipe: Which matrix gets which number format.
+        targets: What to make graphs for.
         adapter: Folder of a PEFT LoRA adapter to merge into the checkpoint. If it holds a tokenizer, that is taken.
         force: Replace `out` if it exists.
         progress: Called after every layer.
@@ -59,14 +64,15 @@ def export_checkpoint(
         `out`.
 
     Raises:
-        RequestError: `out` exists and `force` is not set, or it is no bundle.
+        RequestError: `out` exists and `force` is not set, or it is no bundle; or there is no such target.
         ModelNotFoundError: No checkpoint or adapter in that folder.
         UnsupportedModelError: A checkpoint or adapter of another kind.
         IntegrityError: The checkpoint is damaged, incomplete or contradicts itself, or the adapter does not fit it.
-        ExportError: The bundle could not be written.
+        ExportError: The bundle could not be written, or what a target needs is not installed.
     """
-    target = out.resolve()  # what a symbolic link points at is replaced, not the link
-    check_output(target, force=force)
+    check_targets(targets)
+    place = out.resolve()  # what a symbolic link points at is replaced, not the link
+    check_output(place, force=force)
     check_format(checkpoint)
     model, weights = ModelConfig.from_folder(checkpoint), Checkpoint(checkpoint)
     _check_image_size(checkpoint, model)
@@ -76,9 +82,9 @@ def export_checkpoint(
     if adapter is not None:
         model = Adapter.open(adapter).merge_into(weights, model)
     try:
-        with _staged(target, force=force) as folder:
+        with _staged(place, force=force) as folder:
             _copy_tokenizer_files(checkpoint, adapter, folder, model)
-            _build_graphs(folder, weights, model, recipe, progress)
+            _build_graphs(folder, weights, model, recipe, [_builder(target) for target in targets], progress)
             weights.check_all_used()
             source, revision = _source(checkpoint)
             producer = f"smol-edge {version('smol-edge')}"
@@ -89,6 +95,7 @@ def export_checkpoint(
                 adapter=None if adapter is None else _adapter_entry(adapter),
                 recipe=recipe.to_dict(),
                 model=model,
+                targets=targets,
                 producer=producer,
             )
     except OSError as error:
@@ -144,20 +151,48 @@ def _check_vocabulary(weights: Checkpoint, model: ModelConfig) -> None:
             )
 
 
+def check_targets(targets: Sequence[Target]) -> None:
+    """Refuse what graphs cannot be made for; for who wants to know before the checkpoint is fetched.
+
+    Raises:
+        RequestError: There is none, or no such target.
+        ExportError: What a target needs is not installed.
+    """
+    if not targets or not {*targets} <= {*get_args(Target)}:
+        raise RequestError(f"targets must be some of {', '.join(get_args(Target))}, not {list(targets)}")
+    for target in targets:
+        _builder(target)
+
+
+def _builder(target: Target) -> type[Builder]:
+    if target == "onnx":
+        return OnnxGraphBuilder
+    try:
+        from smolvlm_edge.export.targets.openvino import OpenVinoGraphBuilder  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise ExportError(f"this export needs {error.name}: pip install 'smol-edge[openvino]'") from error
+    return OpenVinoGraphBuilder
+
+
 def _build_graphs(
-    folder: Path, checkpoint: Checkpoint, model: ModelConfig, recipe: Recipe, progress: Progress | None
+    folder: Path,
+    checkpoint: Checkpoint,
+    model: ModelConfig,
+    recipe: Recipe,
+    builders: Sequence[type[Builder]],
+    progress: Progress | None,
 ) -> None:
     # a piece per layer, one for the connector, the token table and the head each
-    total, done = model.vision.num_hidden_layers + model.text.num_hidden_layers + 3, 0
-    for name, describe in GRAPHS.items():
+    pieces, done = model.vision.num_hidden_layers + model.text.num_hidden_layers + 3, 0
+    for new_builder, (name, describe) in product(builders, GRAPHS.items()):
 
         def on_layer(name: str = name) -> None:
             nonlocal done
             done += 1
             if progress is not None:
-                progress(name, done, total)
+                progress(name, done, pieces * len(builders))
 
-        builder = OnnxGraphBuilder(folder, name, recipe, on_layer)
+        builder = new_builder(folder, name, recipe, on_layer)
         try:
             describe(builder, checkpoint, model)
             builder.save(version("smol-edge"))

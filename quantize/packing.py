@@ -1,6 +1,7 @@
-"""Integer codes -> the byte layouts of ONNX Runtime's operators.
+"""Integer codes -> the byte layouts of ONNX Runtime's operators and of OpenVINO's constants.
 
-Layouts: ONNX Runtime, docs/ContribOperators.md, com.microsoft.MatMulNBits and GatherBlockQuantized.
+Layouts: ONNX Runtime, docs/ContribOperators.md, com.microsoft.MatMulNBits and GatherBlockQuantized; OpenVINO,
+element types u4, i4, u8 and i8.
 """
 
 import numpy as np
@@ -37,3 +38,15 @@ def pack_gather_block_quantized(weight: BlockQuantized) -> PackedBlocks:
     codes, scales, zero_points = pack_matmul_nbits(weight)
     used = -(-weight.columns * weight.bits // 8)  # the operator's table has no filling at the end of a row
     return np.ascontiguousarray(codes.reshape(len(codes), -1)[:, :used]), scales, zero_points
+
+
+def pack_openvino(weight: BlockQuantized) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
+    """Codes [bytes] and zero points [bytes] of unsigned constants, or codes of a signed one and no zero points.
+
+    The numbers of a constant follow each other without gaps, whatever its shape.
+    """
+    if weight.zero_points is None:
+        middle = np.uint8(2 ** (weight.bits - 1))
+        # with the top bit flipped, a code whose zero is in the middle of the range is a number in two's complement
+        return pack_codes((weight.codes ^ middle).reshape(-1), weight.bits), None
+    return pack_codes(weight.codes.reshape(-1), weight.bits), pack_codes(weight.zero_points.reshape(-1), weight.bits)

@@ -1,22 +1,27 @@
 """An exported model folder: its manifest, its files, their integrity.
 
-A bundle holds four graphs with their weights, the tokenizer and processor files of the checkpoint, and
-bundle.json, which names every file with its size and sha256.
+A bundle holds four graphs with their weights, for one engine's format or for two, the tokenizer and processor
+files of the checkpoint, and bundle.json, which names every file with its size and sha256.
 """
 
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 from smolvlm_edge.config import ModelConfig, read_json
 from smolvlm_edge.errors import IntegrityError, ModelNotFoundError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no `targets`: its graphs are ONNX
 MANIFEST = "bundle.json"
 GRAPH_NAMES = ("vision_encoder", "connector", "embed_tokens", "decoder")
+Target = Literal["onnx", "openvino"]
+"""The formats that graphs come in."""
+SUFFIXES: dict[Target, tuple[str, str]] = {"onnx": (".onnx", ".onnx.data"), "openvino": (".xml", ".bin")}
+"""Of a graph's two files: operators and weights."""
 TOKENIZER_FILES = (
     "config.json",
     "generation_config.json",
@@ -63,6 +68,8 @@ class Bundle:
     recipe: dict[str, Any]
     """The quantisation recipe: name and rules."""
     model: ModelConfig
+    targets: tuple[Target, ...]
+    """What it holds graphs for."""
     files: dict[str, FileEntry]
     producer: str
 
@@ -96,21 +103,23 @@ class Bundle:
                 adapter=AdapterEntry(**manifest["adapter"]) if manifest.get("adapter") else None,
                 recipe={"name": manifest["recipe"]["name"], "rules": manifest["recipe"]["rules"]},
                 model=ModelConfig.from_dict(manifest["model"]),
+                targets=_targets(manifest["targets"] if version > 1 else ["onnx"]),
                 files={name: FileEntry(**entry) for name, entry in manifest["files"].items()},
                 producer=manifest["producer"],
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise IntegrityError(f"{folder / MANIFEST} is incomplete ({error}): export the model again") from error
         bundle._check_sizes()
+        bundle._check_graphs()
         return bundle
 
-    def verify(self) -> None:
-        """Compare the sha256 of every file with the manifest.
+    def verify(self, target: Target) -> None:
+        """Compare the sha256 of every file with the manifest, but for graphs of another target.
 
         Raises:
             IntegrityError: A file has changed or cannot be read.
         """
-        for name, entry in self.files.items():
+        for name, entry in self.files_for(target).items():
             try:
                 unchanged = sha256(self.folder / name) == entry.sha256
             except OSError as error:
@@ -118,9 +127,14 @@ class Bundle:
             if not unchanged:
                 raise IntegrityError(f"{self.folder / name} has changed since it was exported: export the model again")
 
-    def graph_path(self, name: str) -> Path:
-        """The ONNX file of a graph."""
-        return self.folder / f"{name}.onnx"
+    def files_for(self, target: Target) -> dict[str, FileEntry]:
+        """Everything but graphs for other targets."""
+        others = {name for other in self.targets if other != target for name in graph_files(other)}
+        return {name: entry for name, entry in self.files.items() if name not in others}
+
+    def graph_path(self, name: str, target: Target) -> Path:
+        """The file of a graph's operators."""
+        return self.folder / f"{name}{SUFFIXES[target][0]}"
 
     def _check_sizes(self) -> None:
         for name, entry in self.files.items():
@@ -132,13 +146,25 @@ class Bundle:
                 raise IntegrityError(f"{self.folder / name} is missing: export the model again") from None
             if size != entry.size:
                 raise IntegrityError(f"{self.folder / name} has {size} bytes, not {entry.size}: export the model again")
-        read = {*TOKENIZER_FILES, *(f"{name}.onnx.data" for name in GRAPH_NAMES)} - self.files.keys()
-        for name in sorted(read):
+
+    def _check_graphs(self) -> None:
+        graphs = {name for target in self.targets for name in graph_files(target)}
+        for name in sorted({*TOKENIZER_FILES, *graphs} - self.files.keys()):
             if os.path.lexists(self.folder / name):
                 raise IntegrityError(f"{self.folder / name} is no part of the exported bundle: export the model again")
-        missing = [name for name in GRAPH_NAMES if f"{name}.onnx" not in self.files]
-        if missing:
-            raise IntegrityError(f"{self.folder / MANIFEST} names no {missing[0]}.onnx: export the model again")
+            if name in graphs:
+                raise IntegrityError(f"{self.folder / MANIFEST} names no {name}: export the model again")
+
+
+def graph_files(target: Target) -> list[str]:
+    """The files of all graphs of a target."""
+    return [f"{name}{suffix}" for name in GRAPH_NAMES for suffix in SUFFIXES[target]]
+
+
+def _targets(names: Any) -> tuple[Target, ...]:
+    if not isinstance(names, list) or not names or not all(name in get_args(Target) for name in names):
+        raise TypeError(f"targets {names!r}")
+    return tuple(names)
 
 
 def write_manifest(
@@ -149,6 +175,7 @@ def write_manifest(
     adapter: AdapterEntry | None,
     recipe: dict[str, Any],
     model: ModelConfig,
+    targets: Sequence[Target],
     producer: str,
 ) -> None:
     """Write bundle.json for everything that lies in the folder."""
@@ -161,6 +188,7 @@ def write_manifest(
         "adapter": None if adapter is None else asdict(adapter),
         "recipe": recipe,
         "model": model.to_dict(),
+        "targets": list(targets),
         "files": files,
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

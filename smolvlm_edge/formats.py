@@ -21,7 +21,9 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", f"adapter_model{WEIGHTS
 
 _PICKLED = "pickled weights, which run code when they are read: save the model as safetensors"
 _OTHER_FRAMEWORK = "weights of another framework: load them with transformers and save the model as safetensors"
+_GRAPHS = "graphs that are exported already: name the safetensors checkpoint that they were made from"
 _FOREIGN = {
+    ".xml": _GRAPHS,  # of OpenVINO, whose weights end in .bin as pickled ones do
     ".gguf": "GGUF weights for llama.cpp: name the safetensors checkpoint that they were made from",
     ".bin": _PICKLED,
     ".pt": _PICKLED,
@@ -30,7 +32,7 @@ _FOREIGN = {
     ".h5": _OTHER_FRAMEWORK,
     ".msgpack": _OTHER_FRAMEWORK,
     ".npz": _OTHER_FRAMEWORK,
-    ".onnx": "graphs that are exported already: name the safetensors checkpoint that they were made from",
+    ".onnx": _GRAPHS,
 }
 
 

@@ -17,6 +17,7 @@ from smolvlm_edge.decoding import decode, prefill
 from smolvlm_edge.detokenizer import Detokenizer
 from smolvlm_edge.errors import IntegrityError, RequestError
 from smolvlm_edge.graphs import Decoder, Engine, Floats, Graph, available_cores
+from smolvlm_edge.graphs.engines import EngineName, choose_engine, open_engine, target_of
 from smolvlm_edge.images import MAX_EDGE, ImageSource, Tiles, check_image, cut, open_image
 from smolvlm_edge.prompt import ContentPart, Message, PromptEncoder
 from smolvlm_edge.sampling import Sampler, Sampling
@@ -106,6 +107,7 @@ class SmolVLM:
         *,
         quant: str = DEFAULT_QUANT,
         offline: bool = False,
+        engine: EngineName | None = None,
         threads: int | None = None,
         memory: Memory = "balanced",
     ) -> Self:
@@ -118,6 +120,8 @@ class SmolVLM:
                 default what the environment variable SMOL_EDGE_MODEL says, else `demo`.
             quant: Number format of a bundle that is looked for by name: `int4`, `int8` or `fp32`.
             offline: Open no connection.
+            engine: `onnxruntime` or `openvino`, which needs the [openvino] extra and a bundle with graphs for it; by
+                default what the bundle has graphs for, `onnxruntime` first.
             threads: Threads of the engine; by default as many as the processors this process may use.
             memory: `balanced` keeps every graph open once it was used. `low` closes the vision encoder before
                 the decoder opens, and the other way round: less memory, for the time to open them again.
@@ -126,19 +130,19 @@ class SmolVLM:
             ModelNotFoundError: No bundle in that folder, no model of that name, or not here and `offline`.
             DownloadError: The checkpoint cannot be fetched.
             IntegrityError: The bundle or the checkpoint is damaged, or the bundle is of a newer format.
-            EngineError: The engine refuses a graph.
-            RequestError: An argument makes no sense.
+            EngineError: The engine is not installed, or refuses a graph.
+            RequestError: An argument makes no sense, or the bundle has no graphs for that engine.
         """
         if memory not in get_args(Memory):
             raise RequestError(f"memory must be one of {', '.join(get_args(Memory))}, not {memory!r}")
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise RequestError(f"threads must be from 1 to {MAX_THREADS}")
-        from smolvlm_edge.graphs.onnxruntime import OnnxRuntimeEngine  # noqa: PLC0415 - no engine before a model
-
+        target = target_of(engine)
         start = time.perf_counter()
-        bundle = Bundle.open(locate(model, quant, offline=offline))
-        bundle.verify()
-        vlm = cls(bundle, OnnxRuntimeEngine(threads or available_cores()), memory)
+        bundle = Bundle.open(locate(model, quant, target, offline=offline))
+        runner = open_engine(choose_engine(bundle, engine), threads or available_cores())
+        bundle.verify(runner.target)
+        vlm = cls(bundle, runner, memory)
         if memory == "balanced":
             vlm._graphs.open_text()
         vlm._load_ms = (time.perf_counter() - start) * 1000
@@ -308,8 +312,8 @@ class _Graphs:
         if self._memory == "low":
             self._close_text()
         if self._vision is None:
-            graph, path = self._engine.graph, self._bundle.graph_path
-            self._vision = graph(path("vision_encoder")), graph(path("connector"))
+            graph = self._engine.graph
+            self._vision = graph(self._path("vision_encoder")), graph(self._path("connector"))
         return self._vision
 
     def open_text(self) -> tuple[Graph, Decoder]:
@@ -317,14 +321,17 @@ class _Graphs:
         if self._memory == "low":
             self._close_vision()
         if self._text is None:
-            path = self._bundle.graph_path
-            self._text = self._engine.graph(path("embed_tokens")), self._engine.decoder(path("decoder"))
+            engine = self._engine
+            self._text = engine.graph(self._path("embed_tokens")), engine.decoder(self._path("decoder"))
         return self._text
 
     def close(self) -> None:
         """Close everything."""
         self._close_vision()
         self._close_text()
+
+    def _path(self, name: str) -> Path:
+        return self._bundle.graph_path(name, self._engine.target)
 
     def _close_vision(self) -> None:
         if self._vision is not None:

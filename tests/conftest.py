@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from smolvlm_edge.bundle import Target
 from smolvlm_edge.export import export_checkpoint
 from smolvlm_edge.quantize import RECIPES
 
@@ -19,7 +20,7 @@ CPU_FEATURES = {"avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8",
 
 def pytest_report_header() -> list[str]:
     """What numbers depend on: versions and processor."""
-    packages = ("numpy", "pillow", "onnxruntime", "tokenizers")
+    packages = ("numpy", "pillow", "onnxruntime", "openvino", "tokenizers")
     return [
         f"python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in packages),
         f"{sys.platform} {platform.machine()}, CPU features: {_cpu_features()}",
@@ -34,15 +35,15 @@ def tiny_checkpoints() -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """tiny_bundle(name, quant): a tiny checkpoint's bundle, exported when first asked for. Read-only."""
+    """tiny_bundle(name, quant, *targets): a tiny checkpoint's bundle, exported when first asked for. Read-only."""
 
     @cache
-    def export(name: str, quant: str) -> Path:
+    def export(name: str, quant: str, targets: tuple[Target, ...]) -> Path:
         out = tmp_path_factory.mktemp("bundles", numbered=True) / f"{name}-{quant}"
-        return export_checkpoint(tiny_checkpoints[name], out, RECIPES[quant])
+        return export_checkpoint(tiny_checkpoints[name], out, RECIPES[quant], targets=targets)
 
-    def bundle(name: str = "tiny-idefics3", quant: str = "fp32") -> Path:
-        return export(name, quant)  # with both arguments given, the cache has one key for each bundle
+    def bundle(name: str = "tiny-idefics3", quant: str = "fp32", *targets: Target) -> Path:
+        return export(name, quant, targets or ("onnx",))  # so the cache has one key for each bundle
 
     return bundle
 

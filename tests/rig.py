@@ -10,8 +10,8 @@ from pictures import Case
 
 from smolvlm_edge import SmolVLM
 from smolvlm_edge.decoding import prefill
-from smolvlm_edge.graphs import Floats
-from smolvlm_edge.graphs.onnxruntime import OnnxRuntimeEngine
+from smolvlm_edge.graphs import Decoder, Floats
+from smolvlm_edge.graphs.engines import EngineName, open_engine
 from smolvlm_edge.images import Tiles, cut, open_image
 
 TOLERANCE = 1e-4  # float32 sums in another order; the values themselves reach about 10
@@ -24,13 +24,23 @@ class Rig:
     """A loaded bundle taken apart into the steps of an answer."""
 
     folder: Path
+    engine: EngineName = "onnxruntime"
     model: SmolVLM = field(init=False)
 
     def __post_init__(self) -> None:
-        self.model = SmolVLM.load(self.folder)
-        engine, path = OnnxRuntimeEngine(threads=2), self.model.bundle.graph_path
-        self.vision_encoder, self.connector = engine.graph(path("vision_encoder")), engine.graph(path("connector"))
-        self.embed_tokens, self.decoder = engine.graph(path("embed_tokens")), engine.decoder(path("decoder"))
+        self.model = SmolVLM.load(self.folder, engine=self.engine)
+        self._engine = open_engine(self.engine, threads=2)
+        self.vision_encoder, self.connector, self.embed_tokens = (
+            self._engine.graph(self._path(name)) for name in ("vision_encoder", "connector", "embed_tokens")
+        )
+        self.decoder = self.new_decoder()
+
+    def new_decoder(self) -> Decoder:
+        """A decoder with an empty cache of its own."""
+        return self._engine.decoder(self._path("decoder"))
+
+    def _path(self, name: str) -> Path:
+        return self.model.bundle.graph_path(name, self._engine.target)
 
     def close(self) -> None:
         for part in (self.model, self.vision_encoder, self.connector, self.embed_tokens, self.decoder):

@@ -9,7 +9,7 @@ import pytest
 from command import assert_fails, smol_edge
 
 from smolvlm_edge import IntegrityError, ModelNotFoundError, SmolVLM
-from smolvlm_edge.bundle import Bundle
+from smolvlm_edge.bundle import FORMAT_VERSION, Bundle
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ def test_other_files_do_not_disturb(bundle: Path) -> None:
 
 
 def test_a_newer_format(bundle: Path) -> None:
-    edit_manifest(bundle, format_version=2, something_new={})
-    assert_run_fails(bundle, 4, "format 2", "pip install --upgrade smol-edge")
+    edit_manifest(bundle, format_version=FORMAT_VERSION + 1, something_new={})
+    assert_run_fails(bundle, 4, f"format {FORMAT_VERSION + 1}", "pip install --upgrade smol-edge")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format_version": "1"}', '{"format_version": 1}'])
@@ -92,6 +92,11 @@ def test_a_damaged_manifest(bundle: Path, text: str) -> None:
         {"model": None},
         {"adapter": "mine"},
         {"adapter": {"name": "mine"}},
+        {"targets": []},
+        {"targets": "onnx"},
+        {"targets": ["onnx", "abacus"]},
+        {"targets": [["onnx"]]},
+        {"targets": ["onnx", "openvino"]},  # but no such files
     ],
 )
 def test_a_manifest_that_makes_no_sense(bundle: Path, changes: dict[str, object]) -> None:
@@ -104,6 +109,15 @@ def test_a_bundle_of_a_release_before_adapters(bundle: Path) -> None:
     assert values.pop("adapter") is None
     (bundle / "bundle.json").write_text(json.dumps(values))
     assert Bundle.open(bundle).adapter is None
+
+
+def test_a_bundle_of_a_release_before_targets(bundle: Path) -> None:
+    """Format 1: what the demonstration model came in."""
+    values = manifest(bundle) | {"format_version": 1}
+    assert values.pop("targets") == ["onnx"]
+    (bundle / "bundle.json").write_text(json.dumps(values))
+    assert Bundle.open(bundle).targets == ("onnx",)
+    assert smol_edge("run", "Tell me a story.", "--model", bundle, "--max-tokens", "1").returncode == 0
 
 
 def test_no_bundle_there(tmp_path: Path, tiny_checkpoints: dict[str, Path]) -> None:

@@ -411,7 +411,7 @@ def test_json_has_the_model_and_a_score_for_every_kind(bundle: Path, four: Path)
     result = smol_edge("eval", four, "--model", bundle, "--max-tokens", "3", "--json")
     assert (result.returncode, result.stderr) == (0, "")
     report = json.loads(result.stdout)
-    assert report["model"] == {"name": "tiny-idefics3-fp32", "quant": "fp32"}
+    assert report["model"] == {"name": "tiny-idefics3-fp32", "quant": "fp32", "engine": "onnxruntime"}
     assert (report["questions"], report["asked"]) == (4, 4)
     assert {kind: found["questions"] for kind, found in report["kinds"].items()} == {
         "animals": 2,

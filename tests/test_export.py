@@ -14,11 +14,13 @@ import onnx_ir as ir
 import pytest
 from command import assert_fails, smol_edge
 
-from smolvlm_edge import ExportError
-from smolvlm_edge.bundle import GRAPH_NAMES, Bundle
-from smolvlm_edge.cli.export import Quant
+from smolvlm_edge import ExportError, RequestError
+from smolvlm_edge.bundle import GRAPH_NAMES, Bundle, Target
+from smolvlm_edge.cli.export import Quant, Targets
 from smolvlm_edge.export import export_checkpoint
 from smolvlm_edge.quantize import RECIPES
+
+TARGETS = get_args(Target)
 
 ACCIDENT = """
 import os, signal
@@ -40,12 +42,36 @@ def test_the_command_offers_every_recipe() -> None:
     assert set(get_args(Quant)) == set(RECIPES)
 
 
+def test_the_command_offers_every_target() -> None:
+    assert set(get_args(Targets)) == {*TARGETS, "both"}
+
+
 @pytest.mark.parametrize("quant", RECIPES)
-def test_same_checkpoint_same_bytes(tiny_checkpoints: dict[str, Path], tmp_path: Path, quant: str) -> None:
-    first, second = (
-        export_checkpoint(tiny_checkpoints["tiny-idefics3"], tmp_path / name, RECIPES[quant]) for name in ("a", "b")
-    )
+def test_same_checkpoint_same_bytes(tiny_bundle, tiny_checkpoints: dict[str, Path], tmp_path: Path, quant: str) -> None:
+    first, checkpoint = tiny_bundle("tiny-idefics3", quant, *TARGETS), tiny_checkpoints["tiny-idefics3"]
+    second = export_checkpoint(checkpoint, tmp_path / "again", RECIPES[quant], targets=TARGETS)
     assert digests(first) == digests(second)
+
+
+def test_each_target_alone_has_the_same_files_as_both_together(
+    tiny_bundle, tiny_checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    both = digests(tiny_bundle("tiny-idefics3", "int4", *TARGETS))
+    alone: dict[str, str] = {}
+    for target in TARGETS:
+        out = tmp_path / target
+        result = smol_edge("export", tiny_checkpoints["tiny-idefics3"], "--target", target, "--out", out)
+        assert result.returncode == 0, result.stderr
+        assert Bundle.open(out).targets == (target,)
+        alone |= digests(out)
+    assert {**alone, "bundle.json": ""} == {**both, "bundle.json": ""}
+
+
+@pytest.mark.parametrize("targets", [[], ["onnx", "abacus"]])
+def test_targets_that_there_are_not(tiny_checkpoints: dict[str, Path], tmp_path: Path, targets: list[str]) -> None:
+    with pytest.raises(RequestError, match="some of onnx, openvino, not"):
+        export_checkpoint(tiny_checkpoints["tiny-idefics3"], tmp_path / "out", targets=targets)
+    assert not list(tmp_path.iterdir())
 
 
 def test_export_prints_the_folder_and_the_next_command(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
@@ -59,6 +85,7 @@ def test_export_prints_the_folder_and_the_next_command(tiny_checkpoints: dict[st
 def test_export_as_json(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
     result = smol_edge("export", tiny_checkpoints["tiny-smolvlm"], "--out", tmp_path / "out", "--json")
     report = json.loads(result.stdout)
+    assert report["targets"] == ["onnx"]
     assert report["size_bytes"] == sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
     assert result.stderr == ""
 
@@ -171,11 +198,14 @@ def test_parents_made_for_a_failed_export_vanish_too(tiny_checkpoints: dict[str,
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_FSIZE")
-def test_a_full_disk(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_full_disk(tiny_checkpoints: dict[str, Path], tmp_path: Path, target: str) -> None:
     """A bound on file size fails a write in the middle, as a full disk does."""
     result = smol_edge(
         "export",
         tiny_checkpoints["tiny-idefics3"],
+        "--target",
+        target,
         "--out",
         tmp_path / "out",
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),

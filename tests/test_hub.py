@@ -139,6 +139,18 @@ def test_a_name_is_fetched_exported_and_answers_and_then_needs_no_network(hub: H
     assert command(*options, sockets=False).stdout == first.stdout
 
 
+def test_an_engine_that_is_named_gets_a_bundle_of_its_own(hub: Hub, command: Command, tmp_path: Path) -> None:
+    run = ("run", STORY, "--model", REPO, "--quant", "fp32", "--yes", "--max-tokens", "4")
+    export = ("export", REPO, "--target", "openvino", "--out", tmp_path / "out")
+    for arguments in ((*run, "--engine", "openvino"), export):
+        assert_fails(command(*arguments, lock="sys.modules['openvino'] = None"), 1, "smol-edge[openvino]")
+    assert hub.requests == []  # before anything is fetched
+    answers = [command(*run, *options).stdout for options in ((), ("--engine", "openvino"))]
+    assert answers[0] == answers[1] != ""
+    kept = [json.loads(path.read_text())["targets"] for path in (tmp_path / "smol").rglob("bundle.json")]
+    assert sorted(kept) == [["onnx"], ["openvino"]]
+
+
 def test_only_what_is_needed_is_fetched(hub: Hub, command: Command, files: dict[str, bytes]) -> None:
     result = command("models", "pull", REPO)
     assert result.returncode == 0, result.stderr

@@ -15,7 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 from smolvlm_edge.decoding import PREFILL_CHUNK, decode, prefill
 from smolvlm_edge.export import export_checkpoint
-from smolvlm_edge.graphs.onnxruntime import CACHE_STEP, OnnxRuntimeEngine
+from smolvlm_edge.graphs.engines import TARGETS, EngineName
+from smolvlm_edge.graphs.onnxruntime import CACHE_STEP
 from smolvlm_edge.quantize import RECIPES
 
 NAMES = ("tiny-idefics3", "tiny-smolvlm")
@@ -24,14 +25,15 @@ NEW_TOKENS = 32
 OpenRig = Callable[..., Rig]
 
 
-@pytest.fixture(scope="module")
-def rig(tiny_bundle: Callable[..., Path]) -> Iterator[OpenRig]:
-    """rig(name, quant): one Rig per bundle."""
+@pytest.fixture(scope="module", params=TARGETS)
+def rig(tiny_bundle: Callable[..., Path], request: pytest.FixtureRequest) -> Iterator[OpenRig]:
+    """rig(name, quant): one Rig per bundle, on either engine."""
+    engine: EngineName = request.param
     rigs: dict[tuple[str, str], Rig] = {}
 
     def open_rig(name: str, quant: str = "fp32") -> Rig:
         if (name, quant) not in rigs:
-            rigs[name, quant] = Rig(tiny_bundle(name, quant))
+            rigs[name, quant] = Rig(tiny_bundle(name, quant, TARGETS[engine]), engine)
         return rigs[name, quant]
 
     yield open_rig
@@ -129,13 +131,13 @@ def test_long_text_needs_chunks_and_a_larger_cache(name: str) -> None:
 
 
 @every_checkpoint
-def test_cache_grows_position_by_position(tiny_bundle: Callable[..., Path], rig: OpenRig, name: str) -> None:
+def test_cache_grows_position_by_position(rig: OpenRig, name: str) -> None:
     """A cache that starts empty and grows twice gives what the reference and a fresh prefill give."""
     expected, parts = golden(name, "long_text"), rig(name)
     answer_ids = expected["token_ids"]
     ids = np.concatenate([expected["input_ids"], answer_ids])
     embeds = parts.embed(np.tile(ids, 2), {})
-    decoder = OnnxRuntimeEngine(threads=2).decoder(tiny_bundle(name) / "decoder.onnx")  # nothing reserved yet
+    decoder = parts.new_decoder()  # nothing reserved yet
     rows = [decoder(embeds[position : position + 1])[0].copy() for position in range(len(embeds))]
     assert decoder.length == len(embeds) > 2 * CACHE_STEP
     prompt = len(expected["input_ids"])
@@ -156,6 +158,8 @@ def test_truncate_and_feed_again(rig: OpenRig, name: str) -> None:
         parts.decoder.truncate(kept)
         assert parts.decoder.length == kept
         assert_close(prefill(parts.decoder, embeds[kept:]), expected["logits"])
+    parts.decoder.truncate(len(embeds) + 1)
+    assert parts.decoder.length == len(embeds)
 
 
 @every_checkpoint

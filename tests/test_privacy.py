@@ -48,11 +48,12 @@ def test_the_guard_would_notice_a_socket() -> None:
 
 
 @linux_only
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
 @pytest.mark.parametrize("command", ["run", "video", "export"])
 def test_no_socket_and_nothing_left_at_home(
-    tiny_bundle, tiny_checkpoints: dict[str, Path], tmp_path: Path, command: str
+    tiny_bundle, tiny_checkpoints: dict[str, Path], tmp_path: Path, command: str, target: str
 ) -> None:
-    bundle = tiny_bundle("tiny-idefics3", "int4")
+    bundle = tiny_bundle("tiny-idefics3", "int4", target)
     folders = {name: tmp_path / name for name in ("home", "work", "temporary")}
     for folder in folders.values():
         folder.mkdir()
@@ -60,7 +61,7 @@ def test_no_socket_and_nothing_left_at_home(
     arguments = {
         "run": ("run", tmp_path / "picture.png", "describe", "--model", bundle, "--max-tokens", "4"),
         "video": ("run", write_clip(tmp_path / "clip.mp4"), "describe", "--model", bundle, "--max-tokens", "4"),
-        "export": ("export", tiny_checkpoints["tiny-idefics3"], "--out", tmp_path / "out"),
+        "export": ("export", tiny_checkpoints["tiny-idefics3"], "--target", target, "--out", tmp_path / "out"),
     }[command]
     before = {path: path.stat().st_mtime_ns for path in bundle.iterdir()}
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
@@ -92,11 +93,36 @@ import smolvlm_edge.graphs.onnxruntime
     assert "imported" in result.stdout
 
 
+def import_openvino(module: str, home: Path) -> subprocess.CompletedProcess[str]:
+    """Import it in a process of its own that knows nothing but its home, where the telemetry would show."""
+    program = f"""
+import {module}, openvino
+assert openvino.convert_model  # an application that imports it afterwards has all of it
+import openvino_telemetry  # and may use this as it likes
+"""
+    command = [sys.executable, "-c", program]
+    options = {"env": {"HOME": str(home)}, "preexec_fn": die_on_any_socket}
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+@linux_only
+def test_openvino_is_imported_without_its_telemetry(tmp_path: Path) -> None:
+    homes = [tmp_path / name for name in ("left to itself", "ours")]
+    for home in homes:
+        home.mkdir()
+    import_openvino("openvino", homes[0])
+    assert list(homes[0].rglob("openvino_ga*")), "if it leaves no identity of its own accord, this test cannot fail"
+    result = import_openvino("smolvlm_edge.graphs.openvino", homes[1])
+    assert result.returncode == 0, result.stderr
+    assert list(homes[1].iterdir()) == []
+
+
 def test_importing_the_package_imports_no_engine() -> None:
     program = """
 import sys
 import smolvlm_edge, smolvlm_edge.cli
-heavy = {"av", "onnxruntime", "onnx_ir", "onnx", "safetensors", "torch", "transformers", "smolvlm_edge.export"}
+libraries = {"av", "onnxruntime", "openvino", "onnx_ir", "onnx", "safetensors", "torch", "transformers"}
+heavy = libraries | {"smolvlm_edge.export"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -33,6 +33,7 @@ TABLE = "model.text_model.embed_tokens.weight"
 SENTENCES = "The keeper of the lighthouse wrote one line each day. On day 27 he wrote: the fog is back.\n" * 30
 PICTURE = Picture("gradient", np.indices((90, 150)).sum(axis=0).astype(np.uint8))
 ENGINE = OnnxRuntimeEngine(threads=1)
+BOTH = ("onnx", "openvino")
 NARROW = Recipe("narrow", (("*", Format("blocks", bits=4, block_size=32, symmetric=False)),))
 
 
@@ -148,14 +149,14 @@ def test_matrices_are_read_as_the_engine_reads_them(
     tiny_checkpoints: dict[str, Path], reference: Bundle, tmp_path: Path, recipe: Recipe
 ) -> None:
     bundle = Bundle.open(export_checkpoint(tiny_checkpoints["tiny-idefics3"], tmp_path / "bundle", recipe))
-    found = {tensor.name: tensor for tensor in tensor_errors(bundle, reference)}
+    found = {tensor.name: tensor for tensor in tensor_errors(bundle, reference, "onnx")}
     weights = tensors_of(tiny_checkpoints["tiny-idefics3"])
     token_ids = np.arange(len(weights[TABLE]))[None]
-    table = ENGINE.graph(bundle.graph_path("embed_tokens"))(token_ids)[0]
+    table = ENGINE.graph(bundle.graph_path("embed_tokens", "onnx"))(token_ids)[0]
     # a tile for every input of the projection: 1 there, 0 elsewhere, among the 4 × 4 patches of the first token
     tiles = np.zeros((512, 8, 8, 32), np.float32)
     tiles[:, :4, :4] = np.eye(512, dtype=np.float32).reshape(512, 4, 4, 32)
-    projection = ENGINE.graph(bundle.graph_path("connector"))(tiles.reshape(512, 64, 32))[:, 0].T
+    projection = ENGINE.graph(bundle.graph_path("connector", "onnx"))(tiles.reshape(512, 64, 32))[:, 0].T
     for name, computed in ((TABLE, table), (PROJECTION, projection)):
         expected = np.linalg.norm(computed - weights[name]) / np.linalg.norm(weights[name])
         assert found[name].shape == weights[name].shape
@@ -173,10 +174,25 @@ def test_int8_rows_are_read(tiny_bundle, tiny_checkpoints: dict[str, Path], refe
     weight = tensors_of(tiny_checkpoints["tiny-idefics3"])[name]
     step = np.abs(weight).max(axis=1, keepdims=True) / 127
     expected = np.linalg.norm(np.rint(weight / step) * step - weight) / np.linalg.norm(weight)
-    tensors = tensor_errors(Bundle.open(tiny_bundle("tiny-idefics3", "int8")), reference)
+    tensors = tensor_errors(Bundle.open(tiny_bundle("tiny-idefics3", "int8")), reference, "onnx")
     (found,) = (tensor for tensor in tensors if tensor.name == name)
     assert found.relative_error == pytest.approx(expected, rel=1e-4)
     assert found.bits_per_weight == 8 + 32 / weight.shape[1], "a float32 scale for every row"
+
+
+@pytest.mark.parametrize("recipe", [*RECIPES.values(), NARROW], ids=[*RECIPES, "narrow"])
+def test_matrices_are_the_same_in_the_graphs_of_both_engines(
+    tiny_bundle, tiny_checkpoints: dict[str, Path], tmp_path: Path, recipe: Recipe
+) -> None:
+    checkpoint = tiny_checkpoints["tiny-idefics3"]
+    bundle = Bundle.open(export_checkpoint(checkpoint, tmp_path / "bundle", recipe, targets=BOTH))
+    reference = Bundle.open(tiny_bundle("tiny-idefics3", "fp32", *BOTH))
+    onnx, openvino = ({tensor.name: tensor for tensor in tensor_errors(bundle, reference, target)} for target in BOTH)
+    assert openvino.keys() == onnx.keys()
+    for name, tensor in openvino.items():
+        assert tensor.shape == onnx[name].shape
+        assert tensor.relative_error == pytest.approx(onnx[name].relative_error, rel=1e-6)
+        assert tensor.bits_per_weight == pytest.approx(onnx[name].bits_per_weight, rel=0.05), "either packs its own way"
 
 
 def test_answers_agree_up_to_the_first_difference() -> None:
@@ -198,10 +214,14 @@ def test_a_turned_token_shows_in_the_lowest_cosine() -> None:
 
 def test_sizes_are_those_of_the_files(tiny_bundle) -> None:
     bundle = Bundle.open(tiny_bundle("tiny-idefics3", "int4"))
-    sizes, on_disk = Sizes.of(bundle), {path.name: path.stat().st_size for path in bundle.folder.iterdir()}
+    sizes, on_disk = Sizes.of(bundle, "onnx"), {path.name: path.stat().st_size for path in bundle.folder.iterdir()}
     assert sizes.graphs["decoder"] == on_disk["decoder.onnx"] + on_disk["decoder.onnx.data"]
     assert sizes.text == sizes.graphs["decoder"] + on_disk["embed_tokens.onnx"] + on_disk["embed_tokens.onnx.data"]
     assert sizes.all_files == sum(on_disk.values()) - on_disk["bundle.json"]
+    both = Bundle.open(tiny_bundle("tiny-idefics3", "int4", "onnx", "openvino"))
+    assert Sizes.of(both, "onnx") == sizes, "graphs for the other engine do not count"
+    decoder = sum((both.folder / name).stat().st_size for name in ("decoder.xml", "decoder.bin"))
+    assert Sizes.of(both, "openvino").graphs["decoder"] == decoder
 
 
 # -- what is read and shown by default --------------------------------------------------------------
@@ -298,6 +318,36 @@ def test_against_a_checkpoint(tiny_bundle, tiny_checkpoints: dict[str, Path], se
     assert ours == theirs
     assert ours["pictures"] == []
     assert 0 < ours["text"]["kl"] < 0.1
+
+
+def test_on_openvino(tiny_bundle, tiny_checkpoints: dict[str, Path], sentences: Path) -> None:
+    """Of a bundle for it alone, or because it was asked for; either way ONNX Runtime need not be there."""
+    no_other, checkpoint = "sys.modules['onnxruntime'] = None", tiny_checkpoints["tiny-idefics3"]
+    alone, both = (tiny_bundle("tiny-idefics3", "int8", *targets) for targets in (["openvino"], BOTH))
+    rest = ("--against", checkpoint, "--text", sentences, "--max-tokens", "4", "--json")
+    found = [
+        smol_edge("quality", *arguments, *rest, patch=no_other)
+        for arguments in ((alone,), (both, "--engine", "openvino", "--text-only"))
+    ]
+    assert [result.returncode for result in found] == [0, 0], found[0].stderr + found[1].stderr
+    reports = [json.loads(result.stdout) for result in found]
+    assert [report["engine"] for report in reports] == ["openvino", "openvino"]
+    (first,), (second,) = (report["bundles"] for report in reports)
+    assert first["size_bytes"] == second["size_bytes"]
+    assert first["text"] == second["text"]
+    assert 0 < first["text"]["kl"] < 0.1
+    assert {tile["relative_error"] < 0.1 for picture in first["pictures"] for tile in picture["tiles"]} == {True}
+
+
+def test_every_bundle_must_have_graphs_for_the_engine(tiny_bundle, tmp_path: Path) -> None:
+    onnx, openvino = (tiny_bundle("tiny-idefics3", "int8", target) for target in BOTH)
+    against = ("--against", tiny_bundle("tiny-idefics3", "fp32"), "--text-only")
+    for arguments, words in [
+        ((onnx, "--engine", "openvino", *against), ["none for openvino", "--target openvino"]),
+        ((onnx, openvino, *against), ["none for onnxruntime", "--target onnx"]),
+        ((openvino, *against), ["fp32", "none for openvino"]),
+    ]:
+        assert_fails(smol_edge("quality", *arguments), 2, *words)
 
 
 def test_an_interrupt_leaves_no_reference_behind(

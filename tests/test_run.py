@@ -317,13 +317,25 @@ def test_library_code_logs_and_never_prints(model: SmolVLM, tmp_path: Path, capf
     assert "only the first is used" in caplog.text
 
 
-def test_only_one_module_imports_the_engine() -> None:
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_only_one_module_imports_an_engine(engine: str) -> None:
     root = Path(__file__).parent.parent
     importers = {
         str(path.relative_to(root))
         for folder in ("smolvlm_edge", "export", "quantize")
         for path in (root / folder).rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Import) and any(alias.name == "onnxruntime" for alias in node.names)
+        if imports(node, engine)
     }
-    assert importers == {"smolvlm_edge/graphs/onnxruntime.py"}
+    assert importers == {f"smolvlm_edge/graphs/{engine}.py"}
+
+
+def imports(node: ast.AST, module: str) -> bool:
+    match node:
+        case ast.Import(names=names):
+            return any(name.name.partition(".")[0] == module for name in names)
+        case ast.ImportFrom(module=str(name), level=0):
+            return name.partition(".")[0] == module
+        case ast.Call(func=ast.Attribute(attr="import_module"), args=[ast.Constant(value=name)]):
+            return name == module
+    return False

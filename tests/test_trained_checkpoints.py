@@ -176,6 +176,7 @@ def test_quantised_weights_whose_configuration_does_not_say_so(save: Save, suffi
         ("tf_model.h5", ("another framework",)),
         ("flax_model.msgpack", ("another framework",)),
         ("decoder_model_merged.onnx", ("exported already",)),
+        ("openvino_language_model.xml", ("exported already",)),
     ],
 )
 @pytest.mark.parametrize("config", [True, False], ids=["beside config.json", "alone"])

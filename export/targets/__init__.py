@@ -4,11 +4,14 @@ A target decides the operators, the layout of the weights and, through a recipe,
 architecture decides nothing but the model; adding a target must not touch `architecture/`.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from smolvlm_edge.config import TextConfig
 from smolvlm_edge.export.checkpoint import Weight
+from smolvlm_edge.quantize import Recipe
 
 Value = Any
 """A tensor inside the graph being built; opaque to the architecture."""
@@ -69,3 +72,16 @@ class GraphBuilder(Protocol):
 
     def last_positions(self, name: str, x: Value, count: Value) -> Value:
         """The last `count` positions of [batch, sequence, hidden]."""
+
+
+class Builder(GraphBuilder, Protocol):
+    """What the pipeline, besides, does with a target."""
+
+    def __init__(self, folder: Path, name: str, recipe: Recipe, on_layer: Callable[[], None]) -> None:
+        """Begin a graph that will be saved in a folder under that name."""
+
+    def save(self, producer_version: str) -> None:
+        """Write the graph's files; the builder is finished then."""
+
+    def close(self) -> None:
+        """Free what the builder holds, saved or not."""

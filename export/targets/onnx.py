@@ -16,6 +16,7 @@ import onnx_ir as ir
 from smolvlm_edge.config import TextConfig
 from smolvlm_edge.errors import ExportError
 from smolvlm_edge.export.checkpoint import Weight
+from smolvlm_edge.export.targets.rotary import rotary_angles
 from smolvlm_edge.quantize import BlockQuantized, Format, Recipe, round_blocks, round_rows
 from smolvlm_edge.quantize.packing import PackedBlocks, pack_gather_block_quantized, pack_matmul_nbits
 
@@ -215,10 +216,7 @@ class OnnxGraphBuilder:
         self._text = config
         self._seqlens_k = self.input("seqlens_k", "int32", ["batch"])
         self._total_sequence_length = self.input("total_sequence_length", "int32", [])
-        # float32 all the way, as transformers does it: at position 8,000 that shifts angles by up to 5e-4
-        exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
-        frequencies = np.float32(1) / np.float32(config.rope_theta) ** exponents
-        angles = np.outer(np.arange(config.max_position_embeddings, dtype=np.float32), frequencies)
+        angles = rotary_angles(config)
         self._cos = self._weight("rotary.cos", np.cos(angles))
         self._sin = self._weight("rotary.sin", np.sin(angles))
 

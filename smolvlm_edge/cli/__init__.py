@@ -21,7 +21,7 @@ from smolvlm_edge.errors import SmolEdgeError
 INTERRUPTED, TERMINATED = 130, 143
 
 app = typer.Typer(
-    help="Export SmolVLM-type checkpoints to ONNX without torch, and run them on a plain CPU.",
+    help="Export SmolVLM-type checkpoints without torch, and run them on a plain CPU.",
     epilog="Exit codes: 0 ok, 1 runtime error, 2 usage, 3 no model, 4 damaged model, 5 bad picture or video, "
     "130 interrupt.",
     no_args_is_help=True,

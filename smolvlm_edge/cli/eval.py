@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from smolvlm_edge.bundle import MANIFEST, Bundle, sha256
 from smolvlm_edge.cli.options import (
+    EngineOption,
     ModelOption,
     NoSplitOption,
     OfflineOption,
@@ -24,6 +25,7 @@ from smolvlm_edge.evaluation.drawn import DEFAULT_COUNT, DEFAULT_SEED, drawn_que
 from smolvlm_edge.evaluation.questions import Metric
 from smolvlm_edge.evaluation.results import header, open_results
 from smolvlm_edge.evaluation.tsv import file_questions
+from smolvlm_edge.graphs.engines import choose_engine
 from smolvlm_edge.model import SmolVLM
 from smolvlm_edge.store import DEMO
 from smolvlm_edge.timings import peak_rss_bytes
@@ -46,6 +48,7 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(help="Which scenes are drawn.", show_default=str(DEFAULT_SEED))] = None,
     results: Annotated[Path | None, typer.Option(help="JSON lines to keep replies in, and to continue from.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply.")] = 128,
+    engine: EngineOption = None,
     threads: ThreadsOption = None,
     no_split: NoSplitOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -64,21 +67,22 @@ def evaluate(
         if seed is not None:
             raise RequestError("--seed goes with drawn scenes: a file's questions are asked in its own order")
         asked = file_questions(questions, metric, limit, split)
-    folder = find_model(model, quant, offline=offline, yes=yes)
+    folder = find_model(model, quant, engine, offline=offline, yes=yes)
     bundle = Bundle.open(folder)
-    begin = header(sha256(folder / MANIFEST), asked.fingerprint, metric or "default", split, max_tokens)
+    engine = choose_engine(bundle, engine)
+    begin = header(sha256(folder / MANIFEST), engine, asked.fingerprint, metric or "default", split, max_tokens)
     console = Console(stderr=True)
     columns = (TextColumn("question"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         open_results(results, begin) as kept,
-        SmolVLM.load(folder, threads=threads, memory="balanced") as vlm,
+        SmolVLM.load(folder, engine=engine, threads=threads, memory="balanced") as vlm,
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
     ):
         task = progress.add_task("", total=asked.count)
         report = ask_all(vlm, asked, kept, max_tokens, on_answer=lambda: progress.advance(task))
     if as_json:
         name = DEMO if model in {None, DEMO} else folder.resolve().name
-        about = {"name": name, "quant": bundle.recipe["name"]}
+        about = {"name": name, "quant": bundle.recipe["name"], "engine": engine}
         print(json.dumps({"model": about, **report.to_dict(), "peak_rss_bytes": peak_rss_bytes()}, ensure_ascii=False))
     else:
         Console(highlight=False, soft_wrap=True).print(report.table())

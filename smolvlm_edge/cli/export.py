@@ -5,15 +5,18 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 import typer
 
+from smolvlm_edge.bundle import Target
 from smolvlm_edge.cli.options import OfflineOption, Quant, complete_model, export_progress
 from smolvlm_edge.errors import ExportError
 from smolvlm_edge.formats import ADAPTER, CHECKPOINT, Kind
 from smolvlm_edge.store import Source, fetch, resolve
 from smolvlm_edge.timings import peak_rss_bytes
+
+Targets = Literal["onnx", "openvino", "both"]
 
 
 def export(
@@ -25,6 +28,7 @@ def export(
         ),
     ],
     quant: Annotated[Quant, typer.Option(help="Number format of the weights.")] = "int4",
+    target: Annotated[Targets, typer.Option(help="What the graphs are for: ONNX Runtime, OpenVINO or both.")] = "onnx",
     adapter: Annotated[
         str | None, typer.Option(help="A PEFT LoRA adapter to merge in: a folder, or 'owner/name'.")
     ] = None,
@@ -35,19 +39,26 @@ def export(
     offline: OfflineOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Turn a Hugging Face checkpoint into a bundle of ONNX graphs.
+    """Turn a Hugging Face checkpoint into a bundle of graphs.
 
     Example: smol-edge export ./SmolVLM-256M-Instruct --quant int4 --out ./smolvlm-256m-int4
-    Example: smol-edge export smolvlm-256m --quant int8
+    Example: smol-edge export smolvlm-256m --quant int8 --target openvino
     Example: smol-edge export smolvlm-2.2b --adapter ./my-lora
     """
     try:
-        from smolvlm_edge.export import Adapter, check_output, export_checkpoint  # noqa: PLC0415 - an extra, and slow
+        from smolvlm_edge.export import (  # noqa: PLC0415 - an extra, and slow
+            Adapter,
+            check_output,
+            check_targets,
+            export_checkpoint,
+        )
         from smolvlm_edge.quantize import RECIPES  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ExportError(f"exporting needs {error.name}: pip install 'smol-edge[export]'") from error
     source, tuned = resolve(checkpoint), resolve(adapter) if adapter else None
     out = out or Path(f"{_short_name(tuned or source)}-{quant}")
+    targets = get_args(Target) if target == "both" else (target,)
+    check_targets(targets)
     check_output(out.resolve(), force=force)
     adapter_folder = _folder(tuned, ADAPTER, offline=offline) if tuned else None
     if adapter_folder:
@@ -55,11 +66,13 @@ def export(
     folder = _folder(source, CHECKPOINT, offline=offline)
     start = time.perf_counter()
     with export_progress() as progress:
-        export_checkpoint(folder, out, RECIPES[quant], adapter=adapter_folder, force=force, progress=progress)
+        export_checkpoint(
+            folder, out, RECIPES[quant], targets=targets, adapter=adapter_folder, force=force, progress=progress
+        )
     size_bytes = sum(file.stat().st_size for file in out.iterdir())
     export_s = round(time.perf_counter() - start, 3)
     if as_json:
-        report = {"out": str(out), "quant": quant, "size_bytes": size_bytes, "export_s": export_s}
+        report = {"out": str(out), "quant": quant, "targets": targets, "size_bytes": size_bytes, "export_s": export_s}
         print(json.dumps({**report, "peak_rss_bytes": peak_rss_bytes()}))
         return
     print(out)

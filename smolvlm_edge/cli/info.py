@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from smolvlm_edge.bundle import GRAPH_NAMES, Bundle
+from smolvlm_edge.bundle import GRAPH_NAMES, SUFFIXES, Bundle, Target
 from smolvlm_edge.cli.options import QuantOption, find_model
 
 
@@ -25,12 +25,11 @@ def info(
     if as_json:
         print(json.dumps({key: value for key, value in asdict(bundle).items() if key != "folder"}))
         return
-    table = Table("graph", "MB", box=None, pad_edge=False)
-    table.columns[1].justify = "right"
+    table = Table("graph", *(f"{target} MB" for target in bundle.targets), box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
     for graph in GRAPH_NAMES:
-        size = sum(entry.size for name, entry in bundle.files.items() if name.startswith(f"{graph}.onnx"))
-        table.add_row(graph, f"{size / 1e6:.1f}")
-    table.add_row("all files", f"{sum(entry.size for entry in bundle.files.values()) / 1e6:.1f}")
+        table.add_row(graph, *(_megabytes(bundle, graph, target) for target in bundle.targets))
     shape = bundle.model
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"source    {bundle.source}{f' @ {bundle.revision}' if bundle.revision else ''}", markup=False)
@@ -48,6 +47,11 @@ def info(
     for pattern, width in bundle.recipe["rules"]:
         console.print(f"          {pattern}: {_width(width)}", markup=False)
     console.print(table)
+    console.print(f"all files {sum(entry.size for entry in bundle.files.values()) / 1e6:.1f} MB")
+
+
+def _megabytes(bundle: Bundle, graph: str, target: Target) -> str:
+    return f"{sum(bundle.files[graph + suffix].size for suffix in SUFFIXES[target]) / 1e6:.1f}"
 
 
 def _width(width: dict[str, object]) -> str:

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.cli.options import OfflineOption, complete_model
 from smolvlm_edge.errors import ModelNotFoundError, RequestError, SmolEdgeError
 from smolvlm_edge.formats import CHECKPOINT
@@ -55,7 +56,7 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print one 
                 download_bytes=model.weight_bytes,
                 pinned="sha256" if model.hashed else "commit",
                 checkpoint=_is_here(Source(model.alias, *pinned)),
-                bundles=sorted(each.recipe["name"] for each in made if (each.source, each.revision) == pinned),
+                bundles=sorted(_label(each) for each in made if (each.source, each.revision) == pinned),
             )
         )
     if as_json:
@@ -127,6 +128,11 @@ def _is_here(source: Source) -> bool:
     except SmolEdgeError:
         return False
     return True
+
+
+def _label(bundle: Bundle) -> str:
+    targets = "" if bundle.targets == ("onnx",) else "-" + "-".join(bundle.targets)
+    return f"{bundle.recipe['name']}{targets}"
 
 
 def _source(name: str) -> Source:

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from smolvlm_edge.graphs.engines import EngineName, target_of
 from smolvlm_edge.model import MAX_THREADS
 from smolvlm_edge.store import DEFAULT_VARIABLE, DEMO
 from smolvlm_edge.store.bundles import Plan, locate
@@ -38,6 +39,9 @@ ModelOption = Annotated[
 QuantOption = Annotated[Quant, typer.Option("--quant", help="Number format of a model that is named.")]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Open no connection.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Download and export without asking.")]
+EngineOption = Annotated[
+    EngineName | None, typer.Option("--engine", help="What computes.", show_default="what the bundle holds graphs for")
+]
 ThreadsOption = Annotated[
     int | None,
     typer.Option(
@@ -54,7 +58,7 @@ def seconds(time: str) -> float:
     return reduce(lambda total, part: 60 * total + float(part), time.split(":"), 0.0)
 
 
-def find_model(model: str | None, quant: Quant, *, offline: bool, yes: bool) -> Path:
+def find_model(model: str | None, quant: Quant, engine: EngineName | None = None, *, offline: bool, yes: bool) -> Path:
     """The bundle that the options mean; on a terminal, asks before a download and shows its progress."""
 
     def agree(plan: Plan) -> bool:
@@ -62,7 +66,7 @@ def find_model(model: str | None, quant: Quant, *, offline: bool, yes: bool) -> 
         return yes or (sys.stdin.isatty() and sys.stderr.isatty() and _confirmed())
 
     with export_progress() as progress:
-        return locate(model, quant, offline=offline, agree=agree, progress=progress)
+        return locate(model, quant, target_of(engine), offline=offline, agree=agree, progress=progress)
 
 
 def _confirmed() -> bool:

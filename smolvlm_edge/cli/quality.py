@@ -8,10 +8,18 @@ import typer
 from rich.console import Console
 
 from smolvlm_edge.bundle import Bundle
-from smolvlm_edge.cli.options import OfflineOption, QuantOption, ThreadsOption, export_progress, find_model
+from smolvlm_edge.cli.options import (
+    EngineOption,
+    OfflineOption,
+    QuantOption,
+    ThreadsOption,
+    export_progress,
+    find_model,
+)
 from smolvlm_edge.cli.reference import reference_bundle
 from smolvlm_edge.errors import ExportError, RequestError
 from smolvlm_edge.graphs import available_cores
+from smolvlm_edge.graphs.engines import check_engine, choose_engine, open_engine
 
 WORST = 5
 WIDTH = 1000  # of a table at most: a long line wraps, where a narrow column would cut names off
@@ -33,6 +41,7 @@ def quality(
     text_only: Annotated[bool, typer.Option("--text-only", help="Leave pictures out, which take longest.")] = False,
     tensors: Annotated[bool, typer.Option("--tensors", help=f"List all matrices, not the {WORST} worst.")] = False,
     plot: Annotated[Path | None, typer.Option(help="SVG to draw: KL divergence against megabytes.")] = None,
+    engine: EngineOption = None,
     threads: ThreadsOption = None,
     offline: OfflineOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -46,24 +55,27 @@ def quality(
         from smolvlm_edge import quality as measuring  # noqa: PLC0415 - needs an extra
     except ModuleNotFoundError as error:
         raise ExportError(f"measuring quality needs {error.name}: pip install 'smol-edge[export]'") from error
-    from smolvlm_edge.graphs.onnxruntime import OnnxRuntimeEngine  # noqa: PLC0415 - no engine before a model
-
     if plot is not None and not (plot.suffix == ".svg" and plot.parent.is_dir()):
         raise RequestError(f"--plot {plot}: name a file that ends in .svg, in a folder that exists")
     if text_only and images:
         raise RequestError("--text-only leaves pictures out: give it or --images")
-    chosen = {_label(name, bundles): Bundle.open(find_model(name, quant, offline=True, yes=False)) for name in bundles}
-    first, *_ = chosen.values()
+    chosen = {
+        _label(name, bundles): Bundle.open(find_model(name, quant, engine, offline=True, yes=False)) for name in bundles
+    }
+    first, *others = chosen.values()
+    engine = choose_engine(first, engine)
+    for other in others:
+        check_engine(other, engine)
+    runner = open_engine(engine, threads or available_cores())
     read = measuring.Text.from_file(text, first) if text else measuring.Text.default(first)
     shown = [] if text_only else measuring.pictures_from(images) if images else measuring.drawn_pictures()
-    engine = OnnxRuntimeEngine(threads or available_cores())
-    with reference_bundle(against, offline=offline) as reference, export_progress() as progress:
+    with reference_bundle(against, engine, offline=offline) as reference, export_progress() as progress:
         found = measuring.measure(
-            chosen, reference, read, shown, engine, prompt=prompt, max_tokens=max_tokens, progress=progress
+            chosen, reference, read, shown, runner, prompt=prompt, max_tokens=max_tokens, progress=progress
         )
     if as_json:
         read_as = {"text": read.name, "window": measuring.WINDOW}
-        about = {"reference": against, **read_as, "prompt": prompt, "max_tokens": max_tokens}
+        about = {"reference": against, "engine": engine, **read_as, "prompt": prompt, "max_tokens": max_tokens}
         print(json.dumps({**about, "bundles": [each.to_dict() for each in found]}, ensure_ascii=False))
     else:
         console = Console(highlight=False, soft_wrap=True, markup=False, width=WIDTH)

@@ -8,16 +8,19 @@ from tempfile import TemporaryDirectory
 
 from smolvlm_edge.bundle import MANIFEST, Bundle
 from smolvlm_edge.cli.options import export_progress
+from smolvlm_edge.graphs.engines import TARGETS, EngineName, check_engine
 from smolvlm_edge.store import fetch, resolve
 
 
 @contextmanager
-def reference_bundle(against: str, *, offline: bool) -> Iterator[Bundle]:
+def reference_bundle(against: str, engine: EngineName, *, offline: bool) -> Iterator[Bundle]:
     """A bundle's folder as it is; a checkpoint, by folder or name, exported to a folder that is removed at the end."""
     target = resolve(against)
     folder = target if isinstance(target, Path) else fetch(target, offline=offline)
     if (folder / MANIFEST).is_file():
-        yield Bundle.open(folder)
+        bundle = Bundle.open(folder)
+        check_engine(bundle, engine)
+        yield bundle
         return
     from smolvlm_edge.export import export_checkpoint  # noqa: PLC0415 - an extra, and slow to import
     from smolvlm_edge.quantize import RECIPES  # noqa: PLC0415
@@ -25,5 +28,6 @@ def reference_bundle(against: str, *, offline: bool) -> Iterator[Bundle]:
     with TemporaryDirectory(prefix="smol-edge-") as temporary:
         print(f"note: {against} is exported in fp32 to {temporary}, which is removed afterwards", file=sys.stderr)
         with export_progress() as progress:
-            made = export_checkpoint(folder, Path(temporary) / "fp32", RECIPES["fp32"], progress=progress)
+            out, targets = Path(temporary) / "fp32", [TARGETS[engine]]
+            made = export_checkpoint(folder, out, RECIPES["fp32"], targets=targets, progress=progress)
         yield Bundle.open(made)

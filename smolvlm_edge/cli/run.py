@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from smolvlm_edge.cli.options import (
+    EngineOption,
     ModelOption,
     NoSplitOption,
     OfflineOption,
@@ -48,6 +49,7 @@ def run(
     max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = DEFAULT_MAX_TOKENS,
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes a sampled answer repeatable.")] = None,
+    engine: EngineOption = None,
     threads: ThreadsOption = None,
     no_split: NoSplitOption = False,
     longest_edge: Annotated[
@@ -94,11 +96,11 @@ def run(
     check_request(sources, prompt, options)
     if model is None:
         print(DEMO_NOTE, file=sys.stderr)
-    folder = find_model(model, quant, offline=offline, yes=yes)
+    folder = find_model(model, quant, engine, offline=offline, yes=yes)
     console = Console(stderr=True)
     columns = (TextColumn("tile"), BarColumn(), MofNCompleteColumn())
     with (
-        SmolVLM.load(folder, threads=threads, memory="low") as vlm,
+        SmolVLM.load(folder, engine=engine, threads=threads, memory="low") as vlm,
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
     ):
         task = progress.add_task("", visible=False)

@@ -34,11 +34,12 @@ class Results:
         self.file.flush()
 
 
-def header(model: str, questions: str, metric: str, split: bool | None, max_tokens: int) -> Header:
+def header(model: str, engine: str, questions: str, metric: str, split: bool | None, max_tokens: int) -> Header:
     """What a file of replies begins with; model and questions are named by a hash of theirs."""
     return {
         MARK: 1,
         "model": model,
+        "engine": engine,
         "questions": questions,
         "metric": metric,
         "split": split,

@@ -10,7 +10,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from smolvlm_edge.bundle import Target
+
 Floats = npt.NDArray[np.float32]
+CLOSED = "the model was closed while it was answering"
 
 
 class Graph(Protocol):
@@ -53,6 +56,10 @@ class Decoder(Protocol):
 
 class Engine(Protocol):
     """Opens graphs."""
+
+    @property
+    def target(self) -> Target:
+        """Which of a bundle's graphs it runs."""
 
     def graph(self, path: Path) -> Graph:
         """Open a graph without state."""

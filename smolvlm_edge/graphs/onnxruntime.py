@@ -1,31 +1,31 @@
 """Graphs on ONNX Runtime; the only module that imports it."""
 
-import ctypes
 import os
 import platform
 from collections.abc import Collection
-from contextlib import suppress
 
 # Wheels since 1.29 report to their maker unless this is set before the import, which may already send an event.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
 from smolvlm_edge.errors import EngineError
-from smolvlm_edge.graphs import Floats
+from smolvlm_edge.graphs import CLOSED, Floats
+from smolvlm_edge.graphs.memory import return_freed_memory
 
 CACHE_STEP = 256  # positions by which a cache grows
 SILENT = 4  # an error arrives as an exception; the engine need not print it as well
-CLOSED = "the model was closed while it was answering"
 
 
 class OnnxRuntimeEngine:
     """Opens graphs with a given number of threads."""
+
+    target: Literal["onnx"] = "onnx"
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -57,7 +57,7 @@ class OnnxGraph:
     def close(self) -> None:
         """Free the session."""
         self._session = None
-        _return_freed_memory()
+        return_freed_memory()
 
 
 class OnnxDecoder:
@@ -128,7 +128,7 @@ class OnnxDecoder:
     def close(self) -> None:
         """Free the session and the cache."""
         self._session, self._binding, self._caches, self._capacity, self._length = None, None, [], 0, 0
-        _return_freed_memory()
+        return_freed_memory()
 
 
 def _session(path: Path, threads: int) -> ort.InferenceSession:
@@ -174,9 +174,3 @@ def _run(function: Any, *arguments: object) -> Any:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _return_freed_memory() -> None:
-    """Give freed memory back to the system: glibc would keep 60 MB of a closed vision encoder for itself."""
-    with suppress(OSError, AttributeError, TypeError):  # not glibc; Windows has no library without a name
-        ctypes.CDLL(None).malloc_trim(0)

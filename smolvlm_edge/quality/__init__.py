@@ -2,7 +2,7 @@
 
 - `text`: what is read, and `distributions` of the next token on it
 - `pictures`: image features, and greedy answers
-- `tensors`: every matrix, read from the graph files
+- `tensors`: every matrix; `matrices` reads them from the graph files
 - `report`: all of it for one bundle, with its sizes
 - `plot`: several bundles, KL divergence against megabytes
 """
@@ -58,7 +58,7 @@ def measure(
     for bundle in (reference, *bundles.values()):
         check_fit(bundle, reference)
     for bundle in (reference, *bundles.values()):
-        bundle.verify()
+        bundle.verify(engine.target)
 
     def ask(name: str, bundle: Bundle) -> list[Answer]:
         on_picture = partial(progress, f"{name}: pictures")
@@ -69,10 +69,10 @@ def measure(
         Quality(
             name=name,
             recipe=bundle.recipe["name"],
-            sizes=Sizes.of(bundle),
+            sizes=Sizes.of(bundle, engine.target),
             text=compare_text(text, bundle, reference, engine, partial(progress, f"{name}: text")),
             pictures=tuple(map(PictureFidelity.of, pictures, ask(name, bundle), expected)),
-            tensors=tensor_errors(bundle, reference),
+            tensors=tensor_errors(bundle, reference, engine.target),
         )
         for name, bundle in bundles.items()
     ]

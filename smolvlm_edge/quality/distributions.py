@@ -95,8 +95,8 @@ class _Reader:
     """The text half of a bundle."""
 
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
-        self._embed_tokens = engine.graph(bundle.graph_path("embed_tokens"))
-        self._decoder = engine.decoder(bundle.graph_path("decoder"))
+        self._embed_tokens = engine.graph(bundle.graph_path("embed_tokens", engine.target))
+        self._decoder = engine.decoder(bundle.graph_path("decoder", engine.target))
 
     def logits(self, window: Ids) -> Iterator[Floats]:
         """Logits [positions, vocab_size] of a window [tokens], a part of it at a time."""

@@ -159,6 +159,7 @@ class _Recorder:
 
     def __init__(self, engine: Engine) -> None:
         self.features: list[Floats] = []
+        self.target = engine.target
         self._engine = engine
 
     def graph(self, path: Path) -> Graph:

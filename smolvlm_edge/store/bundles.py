@@ -1,4 +1,4 @@
-"""Bundles that were made of a model's name: one folder per source, commit and recipe in the user's cache."""
+"""Bundles that were made of a model's name: one folder per source, commit, recipe and target in the user's cache."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from filelock import FileLock
 
-from smolvlm_edge.bundle import MANIFEST, Bundle
+from smolvlm_edge.bundle import MANIFEST, Bundle, Target
 from smolvlm_edge.errors import ExportError, IntegrityError, ModelNotFoundError, RequestError
 from smolvlm_edge.store import Snapshot, Source, default_model, find, resolve
 from smolvlm_edge.store.verified import home
@@ -28,6 +28,7 @@ class Plan:
 
     snapshot: Snapshot
     quant: str
+    target: Target
     folder: Path
 
     def __str__(self) -> str:
@@ -39,21 +40,23 @@ class Plan:
 def locate(
     model: str | Path | None,
     quant: str = DEFAULT_QUANT,
+    target: Target = "onnx",
     *,
     offline: bool = False,
     agree: Callable[[Plan], bool] = lambda _: True,
     progress: Progress | None = None,
 ) -> Path:
     """The bundle that a name means, made if need be; arguments and errors as in `resolve` and `bundle_folder`."""
-    target = resolve(model or default_model())
-    if isinstance(target, Path):
-        return target
-    return bundle_folder(target, quant, offline=offline, agree=agree, progress=progress)
+    found = resolve(model or default_model())
+    if isinstance(found, Path):
+        return found
+    return bundle_folder(found, quant, target, offline=offline, agree=agree, progress=progress)
 
 
 def bundle_folder(
     source: Source,
     quant: str,
+    target: Target = "onnx",
     *,
     offline: bool = False,
     agree: Callable[[Plan], bool] = lambda _: True,
@@ -66,6 +69,7 @@ def bundle_folder(
     Args:
         source: The checkpoint.
         quant: A recipe's name.
+        target: What it holds graphs for.
         offline: Open no connection.
         agree: Asked before anything is downloaded or exported.
         progress: As `export_checkpoint` takes it.
@@ -77,10 +81,10 @@ def bundle_folder(
     """
     _check_quant(quant)
     commit = _known_commit(source)
-    if commit and _is_sound(folder := _folder(source, commit, quant)):
+    if commit and _is_sound(folder := _folder(source, commit, quant, target)):
         return folder
     snapshot = find(source, offline=offline)
-    plan = Plan(snapshot, quant, _folder(source, snapshot.commit, quant))
+    plan = Plan(snapshot, quant, target, _folder(source, snapshot.commit, quant, target))
     if not agree(plan):
         raise RequestError(f"{source.name} was not fetched: agree, or pass --yes")
     return _make(plan, progress)
@@ -125,7 +129,8 @@ def _make(plan: Plan, progress: Progress | None) -> Path:
             _delete(plan.folder)
         for left in plan.folder.parent.glob(f".{plan.folder.name}.*.partial"):
             _delete(left)  # of a run that was killed: nobody else holds the lock
-        export_checkpoint(plan.snapshot.fetch(), plan.folder, RECIPES[plan.quant], progress=progress)
+        recipe = RECIPES[plan.quant]
+        export_checkpoint(plan.snapshot.fetch(), plan.folder, recipe, targets=[plan.target], progress=progress)
     return plan.folder
 
 
@@ -160,8 +165,9 @@ def _home() -> Path:
     return home() / "bundles"
 
 
-def _folder(source: Source, commit: str, quant: str) -> Path:
-    return _home() / f"{_stem(source)}@{commit[:12]}-{quant}-{_recipe_digest(quant)}"
+def _folder(source: Source, commit: str, quant: str, target: Target) -> Path:
+    suffix = "" if target == "onnx" else f"-{target}"
+    return _home() / f"{_stem(source)}@{commit[:12]}-{quant}-{_recipe_digest(quant)}{suffix}"
 
 
 def _stem(source: Source) -> str:

@@ -1,0 +1,152 @@
+"""Graphs on OpenVINO; the only module that imports it."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from smolvlm_edge.errors import EngineError
+from smolvlm_edge.graphs import CLOSED, Floats
+from smolvlm_edge.graphs.memory import return_freed_memory
+
+Precision = Literal["f32", "bf16"]
+
+
+def _import_silently() -> Any:
+    """`import openvino` without its telemetry.
+
+    It would send an event and leave an identity in the user's home, unless its telemetry package cannot be imported:
+    then it uses a silent stand-in of its own.
+    """
+    telemetry = "openvino_telemetry"
+    known = sys.modules.get(telemetry)
+    sys.modules[telemetry] = None  # type: ignore[assignment]  # this is how an import is made to fail
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules[telemetry]
+        if known is not None:
+            sys.modules[telemetry] = known
+
+
+ov = _import_silently()
+VERSION = ov.__version__.partition("-")[0]
+
+
+class OpenVinoEngine:
+    """Opens graphs on OpenVINO's CPU plugin."""
+
+    target: Literal["openvino"] = "openvino"
+
+    def __init__(self, threads: int, precision: Precision = "f32") -> None:
+        """Set how everything is computed.
+
+        Args:
+            threads: Threads of a graph that runs.
+            precision: Arithmetic between the operators, and of the cache; the plugin's own choice would be bf16 and a
+                cache of 8 bits where the processor is fast at it. Quantised matrices are multiplied with activations
+                of 8 bits in groups of 32 neighbours, as in ONNX Runtime.
+        """
+        self._core = ov.Core()
+        self._properties = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": precision,
+            "KV_CACHE_PRECISION": precision,
+        }
+
+    def graph(self, path: Path) -> "OpenVinoGraph":
+        """Open a graph without state."""
+        return OpenVinoGraph(self._request(path))
+
+    def decoder(self, path: Path) -> "OpenVinoDecoder":
+        """Open the decoder graph."""
+        return OpenVinoDecoder(self._request(path))
+
+    def _request(self, path: Path) -> Any:
+        try:
+            model = self._core.read_model(path)
+            return self._core.compile_model(model, "CPU", self._properties).create_infer_request()
+        except Exception as error:
+            raise EngineError(f"openvino {VERSION} refuses {path}: {_reason(error)}") from error
+
+
+class OpenVinoGraph:
+    """A graph with one input and one output."""
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+
+    def __call__(self, array: npt.NDArray[np.generic]) -> Floats:
+        """Run the graph on its only input."""
+        return _infer(self._request, [array])
+
+    def close(self) -> None:
+        """Free the graph."""
+        self._request = None
+        return_freed_memory()
+
+
+class OpenVinoDecoder:
+    """The decoder; its cache is the state of the request, which the plugin enlarges by itself."""
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+        self._length = 0
+
+    @property
+    def length(self) -> int:
+        """Positions in the cache."""
+        return self._length
+
+    def reserve(self, length: int) -> None:
+        """Do nothing: the plugin makes room in steps of its own."""
+
+    def truncate(self, length: int) -> None:
+        """Forget every position from `length` on; unless all are forgotten, that copies the rest."""
+        if length >= self._length:
+            return
+        if length == 0:
+            self._request.reset_state()
+        else:
+            for state in self._request.query_state():
+                state.state = ov.Tensor(np.ascontiguousarray(state.state.data[:, :, :length]))
+        self._length = length
+
+    def __call__(self, inputs_embeds: Floats, logits_to_keep: int = 1) -> Floats:
+        """Append positions [new positions, hidden]; return logits [logits_to_keep, vocab_size]."""
+        past = self._length
+        # counted first: an interrupt arrives when the engine is done, and the next answer must know of a cache to empty
+        self._length += len(inputs_embeds)
+        inputs = {
+            "inputs_embeds": inputs_embeds[None],
+            "logits_to_keep": np.array([logits_to_keep], np.int64),
+            "position_ids": np.arange(past, self._length)[None],
+            "beam_idx": np.zeros(1, np.int32),
+        }
+        return _infer(self._request, inputs)[0]
+
+    def close(self) -> None:
+        """Free the graph and the cache."""
+        self._request, self._length = None, 0
+        return_freed_memory()
+
+
+def _infer(request: Any, inputs: Any) -> Floats:
+    """The only output, in memory of its own."""
+    if request is None:
+        raise EngineError(CLOSED)
+    try:
+        # shared, because copying would take an array of another shape for one without rows, and say nothing
+        return request.infer(inputs, share_inputs=True)[0]
+    except Exception as error:
+        raise EngineError(f"openvino {VERSION} failed: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The last line: those before it say where in OpenVINO's source the error came by."""
+    return ([line for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1].strip()

@@ -1,0 +1,122 @@
+"""What OpenVINO alone has to show; that it answers as the reference does is test_parity.py's business."""
+
+import platform
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import CASES
+from rig import Rig, read_golden
+
+from smolvlm_edge import EngineError, SmolVLM
+from smolvlm_edge.bundle import Bundle
+from smolvlm_edge.decoding import prefill
+from smolvlm_edge.export import export_checkpoint
+from smolvlm_edge.graphs import openvino
+from smolvlm_edge.graphs.openvino import OpenVinoEngine, ov
+from smolvlm_edge.quantize import RECIPES
+
+ROOT = Path(__file__).parent.parent
+GOLDENS = ROOT / "tests" / "goldens" / "tiny-idefics3.npz"
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bundle) -> Path:
+    return tiny_bundle("tiny-idefics3", "fp32", "openvino")
+
+
+def test_memory_low_and_one_thread_give_the_same_answers(bundle: Path) -> None:
+    question, expected = CASES["one_picture"], read_golden(GOLDENS, "one_picture")["token_ids"].tolist()
+    with SmolVLM.load(bundle, memory="low", threads=1) as model:
+        for _ in range(2):
+            answer = model.generate(question.pictures(), question.prompt, max_tokens=len(expected))
+            assert list(answer.token_ids) == expected
+
+
+def test_the_demonstration_model_says_the_same_on_both_engines(tmp_path: Path) -> None:
+    folder = export_checkpoint(
+        ROOT / "demo" / "checkpoint", tmp_path / "demo", RECIPES["fp32"], targets=["onnx", "openvino"]
+    )
+    asked = [
+        (["shapes.png"], "describe"),
+        (["small-text.png"], "What does the green text say?"),
+        (["chart.png"], "Which bar is the tallest?"),
+        (["before.png", "after.png"], "What changed?"),
+    ]
+    answers = []
+    for engine in ("onnxruntime", "openvino"):
+        with SmolVLM.load(folder, engine=engine) as model:
+            pictures = ROOT / "examples"
+            answers.append([model.generate([pictures / name for name in names], text).text for names, text in asked])
+    assert answers[0] == answers[1]
+    assert all(len(answer) > 10 for answer in answers[0])
+
+
+def test_bfloat16_comes_close(bundle: Path) -> None:
+    """Where a processor has no bfloat16, the plugin computes in float32 all the same."""
+    expected, parts = read_golden(GOLDENS, "two_pictures"), Rig(bundle, "openvino")
+    decoder = OpenVinoEngine(threads=1, precision="bf16").decoder(bundle / "decoder.xml")
+    logits = prefill(decoder, parts.embed(expected["input_ids"], expected))
+    assert np.linalg.norm(logits - expected["logits"]) < 0.05 * np.linalg.norm(expected["logits"])
+    decoder.close()
+    parts.close()
+
+
+def executed(path: Path) -> Counter[tuple[str, str]]:
+    """How often each operator and type of weights is in what the plugin made of a graph."""
+    model = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).get_runtime_model()
+    told = [node.get_rt_info() for node in model.get_ordered_ops()]
+    return Counter((each["layerType"].value, each["runtimePrecision"].value) for each in told)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the plugin fuses otherwise elsewhere")
+def test_the_plugin_recognises_the_patterns(tiny_bundle) -> None:
+    """Cache and attention are one operator a layer, and matrices are multiplied as they lie in the file."""
+    folder = tiny_bundle("tiny-idefics3", "int4", "openvino")
+    layers, counts = Bundle.open(folder).model.text.num_hidden_layers, executed(folder / "decoder.xml")
+    assert counts["ScaledDotProductAttention", "f32"] == layers
+    assert counts["RoPE", "f32"] == 2 * layers
+    assert counts["RMS", "f32"] == 2 * layers + 1
+    assert counts["FullyConnected", "u4"] == 5 * layers
+    assert counts["FullyConnected", "i8"] == 1  # the head
+    assert counts["Concatenation", "f32"] == 2  # the halves of the rotary tables, and none for a cache
+    assert executed(folder / "embed_tokens.xml")["Gather", "i8"] == 1
+    vision = executed(folder / "vision_encoder.xml")
+    assert {type_ for kind, type_ in vision if kind == "FullyConnected"} == {"i8"}
+
+
+def test_a_model_closed_during_an_answer_says_so(bundle: Path) -> None:
+    model = SmolVLM.load(bundle)
+    stream = model.stream([], "Tell me a story.", max_tokens=4)
+    next(stream)
+    model.close()
+    with pytest.raises(EngineError, match="closed"):
+        next(stream)
+    assert model.generate([], "Tell me a story.", max_tokens=2).timings.generated_tokens == 2
+
+
+def test_an_answer_after_an_interrupt_begins_with_an_empty_cache(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    infer = openvino._infer
+
+    def interrupted(*arguments: object) -> None:
+        infer(*arguments)
+        raise KeyboardInterrupt  # Python sees to it only when the engine is done
+
+    decoder = OpenVinoEngine(threads=1).decoder(bundle / "decoder.xml")
+    inputs_embeds = np.random.default_rng(0).standard_normal((5, 64), np.float32)
+    expected = decoder(inputs_embeds)
+    decoder.truncate(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(openvino, "_infer", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            decoder(inputs_embeds[:3])
+    decoder.truncate(0)
+    np.testing.assert_array_equal(decoder(inputs_embeds), expected)
+
+
+def test_an_input_that_the_graph_does_not_take(bundle: Path) -> None:
+    graph = OpenVinoEngine(threads=1).graph(bundle / "connector.xml")
+    with pytest.raises(EngineError, match=r"openvino .* failed: ") as caught:
+        graph(np.zeros((1, 2, 3), np.float32))
+    assert "\n" not in str(caught.value)
