@@ -1,5 +1,6 @@
 """`SmolVLM.chat`: several turns, what is computed once, and that nobody can tell."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +24,15 @@ def picture(seed: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (60, 90, 3), np.uint8))
 
 
-@pytest.fixture(params=ENGINES, ids=lambda each: "-".join(each))
+@pytest.fixture(params=ENGINES, ids="-".join)
 def model(request: pytest.FixtureRequest, tiny_bundle) -> SmolVLM:
     engine, quant = request.param
-    return SmolVLM.load(tiny_bundle("tiny-idefics3", quant, TARGETS[engine]))
+    return SmolVLM.load(tiny_bundle("tiny-idefics3", quant, TARGETS[engine]), threads=1)
 
 
 @pytest.fixture(scope="module")
 def plain(tiny_bundle) -> SmolVLM:
-    return SmolVLM.load(tiny_bundle("tiny-idefics3", "fp32"))
+    return SmolVLM.load(tiny_bundle("tiny-idefics3", "fp32"), threads=1)
 
 
 def fresh(model: SmolVLM, messages: list, **options) -> tuple[int, ...]:
@@ -58,7 +59,7 @@ def test_a_turn_is_answered_as_a_fresh_prompt_of_the_same_conversation(model: Sm
         answers.append(chat.ask(text, images, on_tile=lambda *_: encoded.__setitem__(-1, encoded[-1] + 1)))
     assert encoded[0] == encoded[2] > 1
     assert encoded[1] == encoded[3] == 0, "pictures of earlier turns are not encoded again"
-    for before, answer in zip(answers, answers[1:], strict=False):
+    for before, answer in pairwise(answers):
         shared = before.timings.prompt_tokens // PREFILL_CHUNK * PREFILL_CHUNK
         assert answer.timings.cached_tokens >= shared >= PREFILL_CHUNK
     for messages, answer in zip(asked, answers, strict=True):
@@ -93,7 +94,7 @@ def test_another_picture_in_the_same_place_is_another_prompt(model: SmolVLM) -> 
 def decoder_of(model: SmolVLM) -> Decoder:
     (target,) = model.bundle.targets
     engine = next(name for name, each in TARGETS.items() if each == target)
-    return open_engine(engine, threads=2).decoder(Bundle.open(model.bundle.folder).graph_path("decoder", target))
+    return open_engine(engine, threads=1).decoder(Bundle.open(model.bundle.folder).graph_path("decoder", target))
 
 
 def test_logits_are_the_same_to_the_last_bit_whatever_was_kept(model: SmolVLM) -> None:
@@ -124,7 +125,7 @@ def test_logits_are_the_same_to_the_last_bit_whatever_was_kept(model: SmolVLM) -
 
 
 def test_memory_low_keeps_features_and_answers(tiny_bundle, plain: SmolVLM) -> None:
-    frugal = SmolVLM.load(tiny_bundle("tiny-idefics3", "fp32"), memory="low")
+    frugal = SmolVLM.load(tiny_bundle("tiny-idefics3", "fp32"), threads=1, memory="low")
     seen: list[int] = []
     chats = [model.chat(max_tokens=8) for model in (plain, frugal)]
     for text, images in [(STORY, [picture(1)]), ("And?", []), ("This?", [picture(2)])]:
