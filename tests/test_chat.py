@@ -15,7 +15,7 @@ from smolvlm_edge.graphs.engines import open_engine
 
 ROOT = Path(__file__).parent.parent
 STORY = "Once upon a time there was a picture that nobody had seen. " * 6
-ENGINES = [("onnxruntime", "fp32"), ("onnxruntime", "int4"), ("openvino", "int4")]
+ENGINES = [("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("openvino", "int8")]
 TARGETS = {"onnxruntime": "onnx", "openvino": "openvino"}
 
 

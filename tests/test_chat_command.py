@@ -134,7 +134,7 @@ class Terminal:
 
     def until(self, words: str) -> str:
         """What appears up to these words."""
-        end = time.monotonic() + 240
+        end = time.monotonic() + 60
         while words not in self.seen:
             assert time.monotonic() < end, self.seen
             if select.select([self.screen], [], [], 1)[0]:

@@ -100,12 +100,12 @@ def export_progress() -> Iterator[Callable[[str, int, int], None]]:
 
 
 class TileBar(Progress):
-    """A bar on stderr, if that is a terminal, that counts the tiles of pictures; stop it when the answer begins."""
+    """A bar on stderr, if that can show one, that counts the tiles of pictures; stop it when the answer begins."""
 
     def __init__(self) -> None:
         console = Console(stderr=True)
         columns = (TextColumn("tile"), BarColumn(), MofNCompleteColumn())
-        super().__init__(*columns, console=console, transient=True, disable=not console.is_terminal)
+        super().__init__(*columns, console=console, transient=True, disable=not console.is_interactive)
         self._tiles = self.add_task("", visible=False)
 
     def count(self, done: int, total: int) -> None:
