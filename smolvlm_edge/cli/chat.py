@@ -4,7 +4,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from io import TextIOWrapper
@@ -88,7 +88,7 @@ class Session:
         self._chat = talk
         self._pictures = pictures
         """Those that go with the next question."""
-        self._commands = {
+        self._commands: dict[str, Callable[[str], None]] = {
             "/image": self._show,
             "/system": self._instruct,
             "/save": self._save,
@@ -179,7 +179,8 @@ class Session:
     def _add(self, picture: Source) -> None:
         check_request([picture], "describe", {})
         self._pictures.append(picture)
-        self._say(f"{picture} goes with the next question")
+        name = picture if isinstance(picture, str | Path) else "the picture"
+        self._say(f"{name} goes with the next question")
 
     def _instruct(self, text: str) -> None:
         self._chat.system = text or None
