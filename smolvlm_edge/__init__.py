@@ -7,10 +7,14 @@
     for chunk in model.stream(["a.png", "b.png"], "What changed?"):
         print(chunk.text, end="", flush=True)
     print(model.generate(Video("clip.mp4", start=10, end=20), "What happens?"))
+    chat = model.chat()
+    print(chat.ask("What is this?", "photo.jpg"), chat.ask("Which colour has it?"))
 
 Importing this opens no engine; loading a model does, and opens no connection.
 """
 
+from smolvlm_edge.answer import Answer, Chunk, GenerateOptions
+from smolvlm_edge.chat import Chat
 from smolvlm_edge.errors import (
     DownloadError,
     EngineError,
@@ -20,15 +24,17 @@ from smolvlm_edge.errors import (
     ModelNotFoundError,
     RequestError,
     SmolEdgeError,
+    StoppedError,
     UnsupportedModelError,
     VideoError,
 )
-from smolvlm_edge.model import Answer, Chunk, GenerateOptions, SmolVLM
+from smolvlm_edge.model import SmolVLM
 from smolvlm_edge.timings import Timings
 from smolvlm_edge.video import Timeline, Video
 
 __all__ = [
     "Answer",
+    "Chat",
     "Chunk",
     "DownloadError",
     "EngineError",
@@ -40,6 +46,7 @@ __all__ = [
     "RequestError",
     "SmolEdgeError",
     "SmolVLM",
+    "StoppedError",
     "Timeline",
     "Timings",
     "UnsupportedModelError",

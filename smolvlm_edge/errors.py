@@ -8,6 +8,7 @@
     │   └── VideoError                    5   a video that is damaged, without pictures, or needs the extra [video]
     ├── UnsupportedModelError             1   a sound checkpoint of another architecture
     ├── EngineError       (RuntimeError)  1   the inference engine is missing or refused a graph
+    ├── StoppedError                      1   an answer ended early because it was cancelled or took too long
     ├── DownloadError                     1   a model could not be fetched from the hub
     └── ExportError                       1   the bundle could not be written
 
@@ -58,6 +59,10 @@ class UnsupportedModelError(SmolEdgeError):
 
 class EngineError(SmolEdgeError, RuntimeError):
     """The inference engine is missing, refused a graph or failed while running it."""
+
+
+class StoppedError(SmolEdgeError):
+    """An answer was cancelled, or took longer than its timeout; the model is free for the next one."""
 
 
 class DownloadError(SmolEdgeError):

@@ -1,104 +1,55 @@
-"""SmolVLM: the object that a user holds. How an answer comes about is `SmolVLM.stream`."""
+"""SmolVLM: the object that a user holds. How an answer comes about is `SmolVLM.respond`."""
 
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
-from typing import Any, Literal, Self, TypedDict, Unpack, get_args
+from typing import Any, Self, Unpack, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from smolvlm_edge.answer import Answer, Chunk, FinishReason, GenerateOptions, check_options
 from smolvlm_edge.bundle import Bundle
+from smolvlm_edge.chat import Chat
 from smolvlm_edge.config import ImageConfig, VideoConfig
-from smolvlm_edge.decoding import decode, prefill
+from smolvlm_edge.decoding import Keys, decode
 from smolvlm_edge.detokenizer import Detokenizer
-from smolvlm_edge.errors import IntegrityError, RequestError
-from smolvlm_edge.graphs import Decoder, Engine, Floats, Graph, available_cores
+from smolvlm_edge.errors import EngineError, IntegrityError, RequestError
+from smolvlm_edge.graphs import Engine, Floats, Graph, available_cores
 from smolvlm_edge.graphs.engines import EngineName, choose_engine, open_engine, target_of
-from smolvlm_edge.images import MAX_EDGE, ImageSource, Tiles, check_image, cut, open_image
-from smolvlm_edge.prompt import ContentPart, Message, PromptEncoder
-from smolvlm_edge.sampling import Sampler, Sampling
+from smolvlm_edge.images import Tiles, check_image, cut, open_image
+from smolvlm_edge.messages import Conversation, RawMessage, Source, ask, check_last_turn, read_messages
+from smolvlm_edge.network import Features, Memory, Network, encode, missing_tiles
+from smolvlm_edge.prompt import PromptEncoder
+from smolvlm_edge.queueing import Busy, Queue
+from smolvlm_edge.sampling import Sampler
+from smolvlm_edge.stopping import Stop
 from smolvlm_edge.store.bundles import DEFAULT_QUANT, locate
-from smolvlm_edge.timings import Clock, Timings
-from smolvlm_edge.video import Clip, Timeline, Video, as_video, read_clip
+from smolvlm_edge.timings import Clock
+from smolvlm_edge.video import Clip, Picture, Timeline, Video, read_clip
 
-FinishReason = Literal["stop", "length"]
-Source = ImageSource | Video
-Memory = Literal["balanced", "low"]
-
-DEFAULT_MAX_TOKENS = 512
 MAX_THREADS = 1024
-
-
-class GenerateOptions(TypedDict, total=False):
-    """Keywords of `SmolVLM.generate` and `SmolVLM.stream`."""
-
-    max_tokens: int
-    """Longest answer; 512 unless said otherwise, and never more than the context holds."""
-    temperature: float
-    """0, the default, always takes the likeliest token."""
-    top_k: int
-    top_p: float
-    min_p: float
-    repetition_penalty: float
-    seed: int | None
-    stop: str | Sequence[str]
-    """One text or several that end the answer; they are not part of it."""
-    split: bool | None
-    """Whether to cut pictures into tiles; None leaves it to the checkpoint. A video's frames are never cut."""
-    longest_edge: int | None
-    """Pixels to bring a picture's longer side to before it is cut; None leaves it to the checkpoint."""
-    on_tile: Callable[[int, int], None]
-    """Called with the tiles encoded so far and their total."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A piece of an answer. The texts of all chunks, joined, are the answer."""
-
-    text: str
-    """May be empty: a token need not complete a character. The space that the family's answers begin with is
-    left out, but for a base model, which completes the prompt."""
-    token_id: int
-    finish_reason: FinishReason | None
-    """`stop` at an end token or stop string, `length` at the longest answer; None before the last chunk."""
-    timings: Timings
-    videos: tuple[Timeline, ...] = ()
-    """When the frames of each video were."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer."""
-
-    text: str
-    token_ids: tuple[int, ...]
-    finish_reason: FinishReason
-    timings: Timings
-    videos: tuple[Timeline, ...] = ()
-    """When the frames of each video were."""
-
-    def __str__(self) -> str:
-        return self.text
 
 
 class SmolVLM:
     """A vision-language model, loaded from an exported bundle.
 
-    One answer at a time: an object whose stream is still open refuses a second one.
+    It may be used from many threads: one question is answered at a time, and the others wait in the order in which
+    they came. An answer holds the model until it was read to its end or its stream was closed. A process that is
+    forked cannot use its parent's model; one that is spawned loads its own.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, memory: Memory = "balanced") -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, memory: Memory = "balanced", busy: Busy = "wait") -> None:
         """Use `SmolVLM.load`."""
         self.bundle = bundle
         self.prompt_encoder = PromptEncoder(bundle.folder, bundle.model)
         self.image_config = ImageConfig.from_folder(bundle.folder)
-        self._graphs = _Graphs(bundle, engine, memory)
+        self._network = Network(bundle, engine, memory)
+        self._queue = Queue(busy)
         self._load_ms = 0.0
-        self._busy = Lock()
+        self._process = os.getpid()
 
     @classmethod
     def load(
@@ -110,6 +61,7 @@ class SmolVLM:
         engine: EngineName | None = None,
         threads: int | None = None,
         memory: Memory = "balanced",
+        busy: Busy = "wait",
     ) -> Self:
         """Open a model.
 
@@ -125,6 +77,8 @@ class SmolVLM:
             threads: Threads of the engine; by default as many as the processors this process may use.
             memory: `balanced` keeps every graph open once it was used. `low` closes the vision encoder before
                 the decoder opens, and the other way round: less memory, for the time to open them again.
+            busy: What a question meets while another one is answered: `wait` lets it wait for its turn, `raise`
+                refuses it with a RequestError.
 
         Raises:
             ModelNotFoundError: No bundle in that folder, no model of that name, or not here and `offline`.
@@ -133,8 +87,8 @@ class SmolVLM:
             EngineError: The engine is not installed, or refuses a graph.
             RequestError: An argument makes no sense, or the bundle has no graphs for that engine.
         """
-        if memory not in get_args(Memory):
-            raise RequestError(f"memory must be one of {', '.join(get_args(Memory))}, not {memory!r}")
+        _check_choice("memory", memory, get_args(Memory))
+        _check_choice("busy", busy, get_args(Busy))
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise RequestError(f"threads must be from 1 to {MAX_THREADS}")
         target = target_of(engine)
@@ -142,74 +96,134 @@ class SmolVLM:
         bundle = Bundle.open(locate(model, quant, target, offline=offline))
         runner = open_engine(choose_engine(bundle, engine), threads or available_cores())
         bundle.verify(runner.target)
-        vlm = cls(bundle, runner, memory)
+        vlm = cls(bundle, runner, memory, busy)
         if memory == "balanced":
-            vlm._graphs.open_text()
+            vlm._network.open_text()
         vlm._load_ms = (time.perf_counter() - start) * 1000
         return vlm
 
-    def generate(self, images: Source | Sequence[Source], prompt: str, **options: Unpack[GenerateOptions]) -> Answer:
+    def generate(
+        self,
+        images: Source | Sequence[Source] = (),
+        prompt: str = "",
+        *,
+        messages: Sequence[RawMessage] | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Answer:
         """The answer to a prompt about any number of pictures and videos; takes what `stream` takes."""
-        chunks = list(self.stream(images, prompt, **options))
-        last = chunks[-1]
-        assert last.finish_reason is not None
-        return Answer(
-            text="".join(chunk.text for chunk in chunks),
-            token_ids=tuple(chunk.token_id for chunk in chunks),
-            finish_reason=last.finish_reason,
-            timings=last.timings,
-            videos=last.videos,
-        )
+        return Answer.of(self.stream(images, prompt, messages=messages, **options))
 
     def stream(
-        self, images: Source | Sequence[Source], prompt: str, **options: Unpack[GenerateOptions]
-    ) -> Iterator[Chunk]:
+        self,
+        images: Source | Sequence[Source] = (),
+        prompt: str = "",
+        *,
+        messages: Sequence[RawMessage] | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Generator[Chunk, None, None]:
         """Answer a prompt about any number of pictures and videos, token by token.
+
+        Closing the iterator ends the answer, as `cancel` and `timeout` do, and the model is free for the next question.
 
         Args:
             images: One picture or video, several, or an empty list. A path or the bytes of a file are taken for what
                 the file holds; `Video` says what to take of a video.
             prompt: What to do with them.
+            messages: Instead of both, a conversation that ends with the user's turn: messages with `role` and `content`
+                as OpenAI and transformers have them, `[{"role": "user", "content": [{"type": "image", "image":
+                "photo.jpg"}, {"type": "text", "text": "describe"}]}]`; see `messages.read_messages`.
             **options: See `GenerateOptions`.
 
-        Yields:
-            A chunk per token.
+        Returns:
+            An iterator over chunks, one per token.
 
         Raises:
             RequestError: The prompt is empty or longer than the context, or an option makes no sense.
             ImageError: A picture or video cannot be read.
+            StoppedError: The answer was cancelled, or took longer than `timeout`.
         """
-        with self._exclusive():
-            clock = Clock(self._load_ms)
-            sampling, max_tokens = _checked(prompt, options)
-            with clock.measure("preprocess_ms"):
-                seen = self._read(images, options)
-                tiles = [each for item in seen for each in (item.frames if isinstance(item, Clip) else (item,))]
-                videos = tuple(item.timeline for item in seen if isinstance(item, Clip))
-                input_ids = self._input_ids(seen, videos, prompt)
-                max_tokens = min(max_tokens, self._room(len(input_ids)))
+        return self._start(images, prompt, messages, options, Stop(options.get("cancel"), options.get("timeout")))
 
-            features: list[Floats] = []
-            if tiles:
+    def astream(
+        self,
+        images: Source | Sequence[Source] = (),
+        prompt: str = "",
+        *,
+        messages: Sequence[RawMessage] | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> AsyncGenerator[Chunk, None]:
+        """`stream` for `async for`: a thread of its own computes the answer, and the event loop goes on meanwhile.
+
+        Cancelling the task that reads, or closing the iterator, ends the answer within one tile, chunk of the prompt or
+        token; the model is free when that is done. Callbacks are called in the thread.
+        """
+        from smolvlm_edge.background import stream_in_thread  # noqa: PLC0415 - asyncio, for who uses it
+
+        stop = Stop(options.get("cancel"), options.get("timeout"))
+        return stream_in_thread(lambda: self._start(images, prompt, messages, options, stop), stop)
+
+    def chat(self, system: str | None = None, **options: Unpack[GenerateOptions]) -> Chat:
+        """A conversation of several turns.
+
+        Args:
+            system: What the model is told before the first one.
+            **options: For every turn, unless it has its own; see `GenerateOptions`.
+        """
+        check_options(options)
+        return Chat(self.respond, system, options)
+
+    def respond(
+        self, conversation: Conversation, pictures: list[Picture], options: GenerateOptions, stop: Stop
+    ) -> Generator[Chunk, None, None]:
+        """How an answer comes about; for `Chat`, and what `stream` does.
+
+        Args:
+            conversation: Ends with the user's turn.
+            pictures: The first of its pictures and videos, as far as they were read already; the others are added.
+            options: See `GenerateOptions`.
+            stop: When to end early.
+        """
+        if os.getpid() != self._process:
+            raise EngineError(
+                "this process was forked from the one that loaded the model, and an engine's threads do not survive "
+                "that: load the model in here, or start processes with the method 'spawn'"
+            )
+        clock = Clock(self._load_ms)
+        sampling, max_tokens = check_options(options)
+        with self._queue.turn(stop):
+            with clock.measure("preprocess_ms"):
+                for source in conversation.sources[len(pictures) :]:
+                    pictures.append(self._read(source, options))
+                    stop.check()
+                prompt = self._prompt(conversation, pictures)
+                max_tokens = min(max_tokens, self._room(len(prompt.input_ids)))
+
+            network, on_tile, on_chunk = (
+                self._network,
+                _watched("on_tile", options, stop),
+                _watched("on_prefill", options, stop),
+            )
+            features = network.recall(prompt.tiles)
+            if missing := missing_tiles(prompt.tiles, features):
                 with clock.measure("load_ms"):
-                    vision_encoder, connector = self._graphs.open_vision()
+                    vision_encoder, connector = network.open_vision()
                 with clock.measure("vision_ms"):
-                    features = _encode(vision_encoder, connector, tiles, options.get("on_tile"))
+                    encode(vision_encoder, connector, missing, features, on_tile)
 
             with clock.measure("load_ms"):
-                embed_tokens, decoder = self._graphs.open_text()
+                embed_tokens, cache = network.open_text()
             with clock.measure("prefill_ms"):
-                inputs_embeds = self._merge(input_ids, embed_tokens(input_ids[None])[0], features)
-                decoder.truncate(0)
-                logits = prefill(decoder, inputs_embeds)
+                kept = cache.keep(prompt.keys)
+                logits = cache.fill(prompt.keys, self._embed(prompt, kept, embed_tokens, features), on_chunk)
 
-            choose = Sampler(sampling, input_ids)
+            choose = Sampler(sampling, prompt.input_ids)
             eos_token_ids = self.bundle.model.eos_token_ids
-            stop = options.get("stop", ())
             encoder = self.prompt_encoder
-            stop = [stop] if isinstance(stop, str) else stop
-            detokenizer = Detokenizer(encoder.tokenizer, stop, encoder.hidden_token_ids)
-            tokens = decode(decoder, embed_tokens, logits, choose, eos_token_ids, max_tokens)
+            texts = options.get("stop", ())
+            detokenizer = Detokenizer(
+                encoder.tokenizer, [texts] if isinstance(texts, str) else texts, encoder.hidden_token_ids
+            )
+            tokens = decode(cache.decoder, embed_tokens, logits, choose, eos_token_ids, max_tokens)
             begun = encoder.is_base  # what a completion begins with, a space too, belongs to it
             for count, token in enumerate(tokens, start=1):
                 text = detokenizer.push(token)
@@ -219,15 +233,20 @@ class SmolVLM:
                 begun = begun or bool(text)
                 finish_reason = _finish_reason(token in eos_token_ids or detokenizer.stopped, count == max_tokens)
                 timings = clock.timings(
-                    tiles=sum(map(len, tiles)), prompt_tokens=len(input_ids), generated_tokens=count
+                    tiles=sum(map(len, prompt.tiles)),
+                    prompt_tokens=len(prompt.input_ids),
+                    cached_tokens=kept,
+                    generated_tokens=count,
                 )
-                yield Chunk(text, token, finish_reason, timings, videos)
+                yield Chunk(text, token, finish_reason, timings, prompt.videos)
                 if finish_reason:
                     return
+                stop.check()
 
     def close(self) -> None:
         """Free all graphs. An answer under way ends with an EngineError; the next question opens them again."""
-        self._graphs.close()
+        if os.getpid() == self._process:  # a forked process would wait for threads that it does not have
+            self._network.close()
 
     def __enter__(self) -> Self:
         return self
@@ -235,34 +254,38 @@ class SmolVLM:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        """One answer at a time: two would write into the same cache."""
-        if not self._busy.acquire(blocking=False):
-            raise RequestError("the model is still answering: read that answer to its end, or close its stream")
-        try:
-            yield
-        finally:
-            self._busy.release()
+    def _start(
+        self,
+        images: Source | Sequence[Source],
+        prompt: str,
+        messages: Sequence[RawMessage] | None,
+        options: GenerateOptions,
+        stop: Stop,
+    ) -> Generator[Chunk, None, None]:
+        """The stream; what is wrong with the request is said before it begins."""
+        return self.respond(_conversation(images, prompt, messages, options), [], options, stop)
 
-    def _read(self, images: Source | Sequence[Source], options: GenerateOptions) -> list[Tiles | Clip]:
-        sources: Sequence[Any] = images if isinstance(images, list | tuple) else [images]
+    def _read(self, source: Source, options: GenerateOptions) -> Picture:
+        if isinstance(source, Video):
+            return read_clip(source, VideoConfig.from_folder(self.bundle.folder))
         split, longest_edge = options.get("split"), options.get("longest_edge")
-        seen: list[Tiles | Clip] = []
-        for source in sources:
-            if video := as_video(source):
-                seen.append(read_clip(video, VideoConfig.from_folder(self.bundle.folder)))
-            else:
-                seen.append(cut(open_image(source), self.image_config, split=split, longest_edge=longest_edge))
-        return seen
+        return cut(open_image(source), self.image_config, split=split, longest_edge=longest_edge)
 
-    def _input_ids(
-        self, seen: Sequence[Tiles | Clip], videos: Sequence[Timeline], prompt: str
-    ) -> npt.NDArray[np.int64]:
-        places: list[ContentPart] = [{"type": "video" if isinstance(item, Clip) else "image"} for item in seen]
-        question: Message = {"role": "user", "content": [*places, {"type": "text", "text": prompt}]}
-        grids = [(item.rows, item.columns) for item in seen if isinstance(item, Tiles)]
-        return self.prompt_encoder.encode([question], grids, videos)
+    def _prompt(self, conversation: Conversation, pictures: Sequence[Picture]) -> "_Prompt":
+        config = self.bundle.model
+        videos = tuple(item.timeline for item in pictures if isinstance(item, Clip))
+        grids = [(item.rows, item.columns) for item in pictures if isinstance(item, Tiles)]
+        input_ids = self.prompt_encoder.encode(conversation.turns, grids, videos)
+        tiles = [each for item in pictures for each in (item.frames if isinstance(item, Clip) else (item,))]
+        digests = [digest for picture in tiles for digest in picture.digests]
+        places = input_ids == config.image_token_id
+        if places.sum() != len(digests) * config.image_seq_len:
+            raise IntegrityError(
+                "the tokenizer does not keep image tokens apart: tokenizer.json does not fit this model"
+            )
+        keys = input_ids.copy()
+        keys[places] = np.repeat(np.array(digests, np.int64), config.image_seq_len)
+        return _Prompt(input_ids, keys, digests, tiles, videos)
 
     def _room(self, prompt_tokens: int) -> int:
         """Tokens that the context has left for the answer."""
@@ -274,16 +297,25 @@ class SmolVLM:
             )
         return context - prompt_tokens
 
-    def _merge(self, input_ids: npt.NDArray[np.int64], inputs_embeds: Floats, features: Sequence[Floats]) -> Floats:
-        """Put the image features [image_seq_len, hidden] in the places of the image tokens."""
-        places = input_ids == self.bundle.model.image_token_id
-        if places.sum() != sum(map(len, features)):
-            raise IntegrityError(
-                "the tokenizer does not keep image tokens apart: tokenizer.json does not fit this model"
-            )
-        if features:
-            inputs_embeds[places] = np.concatenate(features)
+    def _embed(self, prompt: "_Prompt", kept: int, embed_tokens: Graph, features: Features) -> Floats:
+        """Embeddings [positions - kept, hidden]: of tokens, and features in the places of image tokens."""
+        inputs_embeds = embed_tokens(prompt.input_ids[None, kept:])[0]
+        places = prompt.input_ids[kept:] == self.bundle.model.image_token_id
+        if count := int(places.sum()):
+            inputs_embeds[places] = np.concatenate([features[digest] for digest in prompt.digests])[-count:]
         return inputs_embeds
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """What the model is to read."""
+
+    input_ids: npt.NDArray[np.int64]
+    keys: Keys
+    digests: Sequence[int]
+    """Of every tile, in order."""
+    tiles: Sequence[Tiles]
+    videos: tuple[Timeline, ...]
 
 
 def check_request(images: Sequence[Source], prompt: str, options: GenerateOptions) -> None:
@@ -293,91 +325,41 @@ def check_request(images: Sequence[Source], prompt: str, options: GenerateOption
         RequestError: The prompt is empty, or an option makes no sense.
         ImageError: A picture or video is missing, or a picture is none.
     """
-    _checked(prompt, options)
-    for image in images:
-        if not isinstance(image, Video) and as_video(image) is None:
-            check_image(image)
+    for source in _conversation(images, prompt, None, options).sources:
+        if not isinstance(source, Video):
+            check_image(source)
 
 
-class _Graphs:
-    """Opens graphs when they are first needed; with little memory, one half of the model at a time."""
-
-    def __init__(self, bundle: Bundle, engine: Engine, memory: Memory) -> None:
-        self._bundle, self._engine, self._memory = bundle, engine, memory
-        self._vision: tuple[Graph, Graph] | None = None
-        self._text: tuple[Graph, Decoder] | None = None
-
-    def open_vision(self) -> tuple[Graph, Graph]:
-        """Vision encoder and connector."""
-        if self._memory == "low":
-            self._close_text()
-        if self._vision is None:
-            graph = self._engine.graph
-            self._vision = graph(self._path("vision_encoder")), graph(self._path("connector"))
-        return self._vision
-
-    def open_text(self) -> tuple[Graph, Decoder]:
-        """Token table and decoder."""
-        if self._memory == "low":
-            self._close_vision()
-        if self._text is None:
-            engine = self._engine
-            self._text = engine.graph(self._path("embed_tokens")), engine.decoder(self._path("decoder"))
-        return self._text
-
-    def close(self) -> None:
-        """Close everything."""
-        self._close_vision()
-        self._close_text()
-
-    def _path(self, name: str) -> Path:
-        return self._bundle.graph_path(name, self._engine.target)
-
-    def _close_vision(self) -> None:
-        if self._vision is not None:
-            for graph in self._vision:
-                graph.close()
-            self._vision = None
-
-    def _close_text(self) -> None:
-        if self._text is not None:
-            for graph in self._text:
-                graph.close()
-            self._text = None
+def _conversation(
+    images: Source | Sequence[Source],
+    prompt: str,
+    messages: Sequence[RawMessage] | None,
+    options: Mapping[str, Any],
+) -> Conversation:
+    check_options(options)
+    if messages is None:
+        return read_messages([ask(images, prompt)])
+    if prompt or not (isinstance(images, list | tuple) and not images):
+        raise RequestError("pass messages, or pictures with a prompt, not both")
+    conversation = read_messages(messages)
+    check_last_turn(conversation)
+    return conversation
 
 
-def _checked(prompt: str, options: GenerateOptions) -> tuple[Sampling, int]:
-    """The sampling and the longest answer that were asked for, or a RequestError."""
-    if not prompt.strip():
-        raise RequestError("the prompt is empty: say what to do, for example 'describe'")
-    unknown = options.keys() - GenerateOptions.__annotations__.keys()
-    if unknown:
-        raise TypeError(f"unknown option {min(unknown)!r}; see GenerateOptions")
-    max_tokens, longest_edge = options.get("max_tokens", DEFAULT_MAX_TOKENS), options.get("longest_edge")
-    if not isinstance(max_tokens, int) or max_tokens < 1:
-        raise RequestError("max_tokens must be a whole number, 1 or more")
-    if longest_edge is not None and not 1 <= longest_edge <= MAX_EDGE:
-        raise RequestError(f"longest_edge must be from 1 to {MAX_EDGE}")
-    known = {field.name for field in fields(Sampling)}
-    values: dict[str, Any] = {name: value for name, value in options.items() if name in known}
-    return Sampling(**values), max_tokens
+def _watched(name: str, options: Mapping[str, Any], stop: Stop) -> Callable[[int, int], None]:
+    """The user's callback, if there is one, and then the question whether to go on."""
+
+    def progress(done: int, total: int) -> None:
+        if callback := options.get(name):
+            callback(done, total)
+        stop.check()
+
+    return progress
 
 
-def _encode(
-    vision_encoder: Graph,
-    connector: Graph,
-    tiles: Sequence[Tiles],
-    on_tile: Callable[[int, int], None] | None,
-) -> list[Floats]:
-    """Image features [image_seq_len, hidden] of every tile, one tile at a time to bound memory."""
-    features: list[Floats] = []
-    total = sum(map(len, tiles))
-    for picture in tiles:
-        for pixel_values in picture.pixel_values():
-            features.append(connector(vision_encoder(pixel_values))[0])
-            if on_tile is not None:
-                on_tile(len(features), total)
-    return features
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise RequestError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
 
 
 def _finish_reason(stopped: bool, longest: bool) -> FinishReason | None:

@@ -19,15 +19,17 @@ class Timings:
     preprocess_ms: float = 0.0
     """Reading, resizing and cutting the pictures, and tokenizing the prompt."""
     vision_ms: float = 0.0
-    """Vision encoder and connector over all tiles."""
+    """Vision encoder and connector over all tiles that were not in the prompt before."""
     prefill_ms: float = 0.0
-    """The decoder over the whole prompt."""
+    """The decoder over the prompt, as far as it was not in the cache."""
     ttft_ms: float = 0.0
     """Time to first token: from the call to the first token, with whatever had to be opened in between."""
     decode_tokens_per_s: float = 0.0
     """Rate of the tokens after the first."""
     tiles: int = 0
     prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """How many of the prompt's first tokens were in the cache already, left by the prompt before."""
     generated_tokens: int = 0
     peak_rss_bytes: int | None = None
     """The most memory this process ever had resident; None where the system does not tell (Windows)."""
@@ -52,7 +54,7 @@ class Clock:
         yield
         self._spent_ms[name] += (time.perf_counter() - start) * 1000
 
-    def timings(self, *, tiles: int, prompt_tokens: int, generated_tokens: int) -> Timings:
+    def timings(self, *, tiles: int, prompt_tokens: int, cached_tokens: int, generated_tokens: int) -> Timings:
         """The cost up to now; called after every token."""
         now = time.perf_counter()
         if generated_tokens == 1:
@@ -64,6 +66,7 @@ class Clock:
             decode_tokens_per_s=(generated_tokens - 1) / decoding if generated_tokens > 1 else 0.0,
             tiles=tiles,
             prompt_tokens=prompt_tokens,
+            cached_tokens=cached_tokens,
             generated_tokens=generated_tokens,
             peak_rss_bytes=peak_rss_bytes(),
         )

@@ -127,3 +127,15 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_importing_the_library_imports_no_network_and_no_event_loop() -> None:
+    """What an application does not use does not slow its start."""
+    program = """
+import sys
+import smolvlm_edge
+late = {"asyncio", "http.client", "huggingface_hub", "onnxruntime", "openvino", "rich", "typer", "urllib.request"}
+assert not late & set(sys.modules), late & set(sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

@@ -231,10 +231,10 @@ def test_threads_do_not_change_the_answer(bundle: Path, model: SmolVLM, picture:
     assert SmolVLM.load(bundle, threads=1).generate(picture, QUESTION, max_tokens=16).token_ids == expected
 
 
-def test_an_object_that_still_answers_refuses_a_second_question(model: SmolVLM) -> None:
+def test_a_thread_that_reads_an_answer_would_wait_for_itself(model: SmolVLM) -> None:
     stream = model.stream([], STORY, max_tokens=4)
     next(stream)
-    with pytest.raises(RequestError, match="still answering"):
+    with pytest.raises(RequestError, match="still reading"):
         model.generate([], STORY)
     stream.close()
     assert model.generate([], STORY, max_tokens=2).timings.generated_tokens == 2

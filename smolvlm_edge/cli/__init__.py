@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import typer
 
+from smolvlm_edge.cli.chat import chat
 from smolvlm_edge.cli.eval import evaluate
 from smolvlm_edge.cli.export import export
 from smolvlm_edge.cli.info import info
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command()(export)
 app.command()(run)
+app.command()(chat)
 app.command("eval")(evaluate)
 app.command()(quality)
 app.command()(info)

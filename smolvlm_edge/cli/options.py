@@ -20,6 +20,11 @@ from smolvlm_edge.store.lockfile import locked_models
 
 Quant = Literal["fp32", "int8", "int4"]
 
+DEMO_NOTE = (
+    "note: the bundled demonstration model knows drawn shapes, short texts and simple charts; "
+    "for photographs use --model smolvlm-256m"
+)
+
 
 def complete_model(typed: str) -> list[str]:
     """Short names of models that begin with what was typed."""
@@ -92,3 +97,17 @@ def export_progress() -> Iterator[Callable[[str, int, int], None]]:
         yield on_layer
     finally:
         bars.stop()
+
+
+class TileBar(Progress):
+    """A bar on stderr, if that can show one, that counts the tiles of pictures; stop it when the answer begins."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        columns = (TextColumn("tile"), BarColumn(), MofNCompleteColumn())
+        super().__init__(*columns, console=console, transient=True, disable=not console.is_interactive)
+        self._tiles = self.add_task("", visible=False)
+
+    def count(self, done: int, total: int) -> None:
+        """Show how many tiles are encoded."""
+        self.update(self._tiles, completed=done, total=total, visible=True)

@@ -7,29 +7,26 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from smolvlm_edge.answer import DEFAULT_MAX_TOKENS, Chunk, GenerateOptions
 from smolvlm_edge.cli.options import (
+    DEMO_NOTE,
     EngineOption,
     ModelOption,
     NoSplitOption,
     OfflineOption,
     QuantOption,
     ThreadsOption,
+    TileBar,
     YesOption,
     find_model,
     seconds,
 )
 from smolvlm_edge.errors import ImageError, RequestError
 from smolvlm_edge.images import MAX_FILE_BYTES
-from smolvlm_edge.model import DEFAULT_MAX_TOKENS, Chunk, GenerateOptions, SmolVLM, Source, check_request
+from smolvlm_edge.messages import Source
+from smolvlm_edge.model import SmolVLM, check_request
 from smolvlm_edge.video import as_video
-
-DEMO_NOTE = (
-    "note: the bundled demonstration model knows drawn shapes, short texts and simple charts; "
-    "for photographs use --model smolvlm-256m"
-)
 
 
 def run(
@@ -97,17 +94,11 @@ def run(
     if model is None:
         print(DEMO_NOTE, file=sys.stderr)
     folder = find_model(model, quant, engine, offline=offline, yes=yes)
-    console = Console(stderr=True)
-    columns = (TextColumn("tile"), BarColumn(), MofNCompleteColumn())
-    with (
-        SmolVLM.load(folder, engine=engine, threads=threads, memory="low") as vlm,
-        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
-    ):
-        task = progress.add_task("", visible=False)
+    with SmolVLM.load(folder, engine=engine, threads=threads, memory="low") as vlm, TileBar() as bar:
         chunks: list[Chunk] = []
-        options["on_tile"] = lambda done, total: progress.update(task, completed=done, total=total, visible=True)
+        options["on_tile"] = bar.count
         for chunk in vlm.stream(sources, prompt, **options):
-            progress.stop()  # the answer takes the bar's place
+            bar.stop()  # the answer takes the bar's place
             if not as_json:
                 print(chunk.text, end="", flush=True)
             chunks.append(chunk)

@@ -23,7 +23,7 @@ from smolvlm_edge.video.frames import sample_frames
 from smolvlm_edge.video.pictures import Animation, Pictures, is_animation, numbered_frames
 from smolvlm_edge.video.timeline import MAX_FRAMES, Timeline
 
-__all__ = ["Clip", "Timeline", "Video", "as_video", "read_clip"]
+__all__ = ["Clip", "Picture", "Timeline", "Video", "as_video", "read_clip"]
 
 MAX_RATE = 1000
 
@@ -65,6 +65,10 @@ class Clip:
     frames: tuple[Tiles, ...]
     """Each a single tile."""
     timeline: Timeline
+
+
+Picture = Tiles | Clip
+"""What was read of a picture or a video."""
 
 
 class _Footage(Protocol):

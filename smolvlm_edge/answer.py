@@ -1,0 +1,109 @@
+"""An answer: what may be wished of it, and what comes back."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self, TypedDict
+
+from smolvlm_edge.errors import RequestError
+from smolvlm_edge.images import MAX_EDGE
+from smolvlm_edge.sampling import Sampling
+from smolvlm_edge.stopping import Event
+from smolvlm_edge.timings import Timings
+from smolvlm_edge.video import Timeline
+
+FinishReason = Literal["stop", "length"]
+
+DEFAULT_MAX_TOKENS = 512
+
+
+class GenerateOptions(TypedDict, total=False):
+    """Keywords of everything that answers: `SmolVLM.generate`, `stream` and `astream`, and those of a `Chat`."""
+
+    max_tokens: int
+    """Longest answer; 512 unless said otherwise, and never more than the context holds."""
+    temperature: float
+    """0, the default, always takes the likeliest token."""
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    seed: int | None
+    stop: str | Sequence[str]
+    """One text or several that end the answer; they are not part of it."""
+    split: bool | None
+    """Whether to cut pictures into tiles; None leaves it to the checkpoint. A video's frames are never cut."""
+    longest_edge: int | None
+    """Pixels to bring a picture's longer side to before it is cut; None leaves it to the checkpoint."""
+    on_tile: Callable[[int, int], None]
+    """Called with the tiles encoded so far and how many there are to encode: those that the prompt before did not
+    have."""
+    on_prefill: Callable[[int, int], None]
+    """Called with the tokens of the prompt that the decoder has read so far, and all of them."""
+    cancel: Event | None
+    """A `threading.Event` that ends the answer with a StoppedError, within one tile, chunk of the prompt or token."""
+    timeout: float | None
+    """Seconds from the call, waiting for other callers included, after which the same happens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of an answer. The texts of all chunks, joined, are the answer."""
+
+    text: str
+    """May be empty: a token need not complete a character. The space that the family's answers begin with is
+    left out, but for a base model, which completes the prompt."""
+    token_id: int
+    finish_reason: FinishReason | None
+    """`stop` at an end token or stop string, `length` at the longest answer; None before the last chunk."""
+    timings: Timings
+    videos: tuple[Timeline, ...] = ()
+    """When the frames of each video were."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    timings: Timings
+    videos: tuple[Timeline, ...] = ()
+    """When the frames of each video were."""
+
+    @classmethod
+    def of(cls, stream: Iterable[Chunk]) -> Self:
+        """The join of a stream."""
+        chunks = list(stream)
+        last = chunks[-1]
+        assert last.finish_reason is not None
+        return cls(
+            text="".join(chunk.text for chunk in chunks),
+            token_ids=tuple(chunk.token_id for chunk in chunks),
+            finish_reason=last.finish_reason,
+            timings=last.timings,
+            videos=last.videos,
+        )
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def check_options(options: Mapping[str, Any]) -> tuple[Sampling, int]:
+    """The sampling and the longest answer that were asked for.
+
+    Raises:
+        RequestError: An option makes no sense.
+        TypeError: There is no such option.
+    """
+    unknown = options.keys() - GenerateOptions.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"unknown option {min(unknown)!r}; see GenerateOptions")
+    max_tokens, longest_edge = options.get("max_tokens", DEFAULT_MAX_TOKENS), options.get("longest_edge")
+    if not isinstance(max_tokens, int) or max_tokens < 1:
+        raise RequestError("max_tokens must be a whole number, 1 or more")
+    if longest_edge is not None and not 1 <= longest_edge <= MAX_EDGE:
+        raise RequestError(f"longest_edge must be from 1 to {MAX_EDGE}")
+    known = {field.name for field in fields(Sampling)}
+    values: dict[str, Any] = {name: value for name, value in options.items() if name in known}
+    return Sampling(**values), max_tokens

@@ -1,0 +1,93 @@
+"""The four graphs of a model, and what they computed for the last prompt."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from smolvlm_edge.bundle import Bundle
+from smolvlm_edge.decoding import PromptCache
+from smolvlm_edge.graphs import Engine, Floats, Graph
+from smolvlm_edge.images import Tiles
+
+Memory = Literal["balanced", "low"]
+Features = dict[int, Floats]
+"""Image features [image_seq_len, hidden] of tiles, by `Tiles.digests`."""
+
+
+class Network:
+    """Opens graphs when they are first needed; with little memory, one half of the model at a time."""
+
+    def __init__(self, bundle: Bundle, engine: Engine, memory: Memory) -> None:
+        self._bundle, self._engine, self._memory = bundle, engine, memory
+        self._vision: tuple[Graph, Graph] | None = None
+        self._text: tuple[Graph, PromptCache] | None = None
+        self._features: Features = {}
+
+    def open_vision(self) -> tuple[Graph, Graph]:
+        """Vision encoder and connector."""
+        if self._memory == "low":
+            self._close_text()
+        if self._vision is None:
+            graph = self._engine.graph
+            self._vision = graph(self._path("vision_encoder")), graph(self._path("connector"))
+        return self._vision
+
+    def open_text(self) -> tuple[Graph, PromptCache]:
+        """Token table, and the decoder with the prompt that is in its cache."""
+        if self._memory == "low":
+            self._close_vision()
+        if self._text is None:
+            decoder = self._engine.decoder(self._path("decoder"))
+            self._text = self._engine.graph(self._path("embed_tokens")), PromptCache(decoder)
+        return self._text
+
+    def recall(self, pictures: Sequence[Tiles]) -> Features:
+        """Features of the last prompt's tiles, as far as they are in these pictures; all others are forgotten."""
+        wanted = {digest for picture in pictures for digest in picture.digests}
+        self._features = {digest: rows for digest, rows in self._features.items() if digest in wanted}
+        return self._features
+
+    def close(self) -> None:
+        """Close everything, and forget the last prompt."""
+        self._close_vision()
+        self._close_text()
+        self._features = {}
+
+    def _path(self, name: str) -> Path:
+        return self._bundle.graph_path(name, self._engine.target)
+
+    def _close_vision(self) -> None:
+        if self._vision is not None:
+            for graph in self._vision:
+                graph.close()
+            self._vision = None
+
+    def _close_text(self) -> None:
+        if self._text is not None:
+            embed_tokens, cache = self._text
+            embed_tokens.close()
+            cache.decoder.close()
+            self._text = None
+
+
+def missing_tiles(pictures: Sequence[Tiles], features: Features) -> dict[int, tuple[Tiles, int]]:
+    """The tiles whose features are not known, each once: digest -> its picture and its number there."""
+    return {
+        digest: (picture, index)
+        for picture in pictures
+        for index, digest in enumerate(picture.digests)
+        if digest not in features
+    }
+
+
+def encode(
+    vision_encoder: Graph,
+    connector: Graph,
+    tiles: dict[int, tuple[Tiles, int]],
+    features: Features,
+    on_tile: Callable[[int, int], None],
+) -> None:
+    """Add the features of the missing tiles, one tile at a time to bound memory."""
+    for done, (digest, (picture, index)) in enumerate(tiles.items(), start=1):
+        features[digest] = connector(vision_encoder(picture.pixel_values_of(index)))[0]
+        on_tile(done, len(tiles))

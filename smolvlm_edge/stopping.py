@@ -1,0 +1,45 @@
+"""Ending an answer early."""
+
+import math
+import time
+from typing import Protocol
+
+from smolvlm_edge.errors import RequestError, StoppedError
+
+
+class Event(Protocol):
+    """What `threading.Event` has; `multiprocessing.Event` has it too."""
+
+    def is_set(self) -> bool:
+        """Whether to stop."""
+
+
+class Stop:
+    """Whether an answer is to end; asked between tiles, chunks of the prompt and tokens."""
+
+    def __init__(self, cancel: Event | None = None, timeout: float | None = None) -> None:
+        """Begin to count.
+
+        Args:
+            cancel: Ends the answer once it is set.
+            timeout: Seconds from now.
+
+        Raises:
+            RequestError: The timeout is no time.
+        """
+        if timeout is not None and not timeout > 0:
+            raise RequestError("timeout must be more than 0 seconds")
+        self._cancel, self._timeout = cancel, timeout
+        self._deadline = math.inf if timeout is None else time.monotonic() + timeout
+        self._requested = False
+
+    def request(self) -> None:
+        """End the answer."""
+        self._requested = True
+
+    def check(self) -> None:
+        """Go on, or else raise StoppedError."""
+        if self._requested or (self._cancel is not None and self._cancel.is_set()):
+            raise StoppedError("the answer was cancelled")
+        if time.monotonic() > self._deadline:
+            raise StoppedError(f"the answer was not complete after {self._timeout:g} s")

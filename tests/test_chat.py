@@ -1,0 +1,213 @@
+"""`SmolVLM.chat`: several turns, what is computed once, and that nobody can tell."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from smolvlm_edge import ImageError, RequestError, SmolVLM
+from smolvlm_edge.bundle import Bundle
+from smolvlm_edge.decoding import PREFILL_CHUNK, PromptCache
+from smolvlm_edge.graphs import Decoder
+from smolvlm_edge.graphs.engines import open_engine
+
+ROOT = Path(__file__).parent.parent
+STORY = "Once upon a time there was a picture that nobody had seen. " * 6
+ENGINES = [("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("openvino", "int8")]
+TARGETS = {"onnxruntime": "onnx", "openvino": "openvino"}
+
+
+def picture(seed: int) -> Image.Image:
+    """All of one size: their prompts have the same token ids."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (60, 90, 3), np.uint8))
+
+
+@pytest.fixture(params=ENGINES, ids="-".join)
+def model(request: pytest.FixtureRequest, tiny_bundle) -> SmolVLM:
+    engine, quant = request.param
+    return SmolVLM.load(tiny_bundle("tiny-idefics3", quant, TARGETS[engine]), threads=1)
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_bundle) -> SmolVLM:
+    return SmolVLM.load(tiny_bundle("tiny-idefics3", "fp32"), threads=1)
+
+
+def fresh(model: SmolVLM, messages: list, **options) -> tuple[int, ...]:
+    """The answer of a model that remembers nothing."""
+    model.close()
+    return model.generate(messages=messages, **options).token_ids
+
+
+def question(text: str, *images: Image.Image) -> dict:
+    parts = [{"type": "image", "image": image} for image in images]
+    return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
+
+
+# -- the same answers -------------------------------------------------------------------------------
+
+
+def test_a_turn_is_answered_as_a_fresh_prompt_of_the_same_conversation(model: SmolVLM) -> None:
+    chat, encoded = model.chat("Be brief.", max_tokens=10), []
+    turns = [(STORY, [picture(1)]), ("What is it?", []), ("And this?", [picture(2)]), ("Why?", [])]
+    answers, asked = [], []
+    for text, images in turns:
+        asked.append([*chat.messages, question(text, *images)])
+        encoded.append(0)
+        answers.append(chat.ask(text, images, on_tile=lambda *_: encoded.__setitem__(-1, encoded[-1] + 1)))
+    assert encoded[0] == encoded[2] > 1
+    assert encoded[1] == encoded[3] == 0, "pictures of earlier turns are not encoded again"
+    for before, answer in pairwise(answers):
+        shared = before.timings.prompt_tokens // PREFILL_CHUNK * PREFILL_CHUNK
+        assert answer.timings.cached_tokens >= shared >= PREFILL_CHUNK
+    for messages, answer in zip(asked, answers, strict=True):
+        assert fresh(model, messages, max_tokens=10) == answer.token_ids
+
+
+def test_questions_in_between_change_nothing(model: SmolVLM) -> None:
+    """Least of all one with the same words about another picture of the same size."""
+    chat, answers, asked = model.chat(max_tokens=10), [], []
+    for text, images in [(STORY, [picture(1)]), ("What is it?", []), ("Why?", [])]:
+        asked.append([*chat.messages, question(text, *images)])
+        answers.append(chat.ask(text, images).token_ids)
+        other = model.generate(
+            messages=[question(STORY, picture(3)), *chat.messages[1:], question("Why?")], max_tokens=4
+        )
+        assert len(other.token_ids) == 4
+    assert [fresh(model, messages, max_tokens=10) for messages in asked] == answers
+
+
+def test_another_picture_in_the_same_place_is_another_prompt(model: SmolVLM) -> None:
+    first, second = ([question("Look: ", picture(seed)), question(STORY)] for seed in (1, 2))
+    first[0]["role"] = second[0]["role"] = "user"
+    expected = fresh(model, second, max_tokens=6)
+    model.close()
+    model.generate(messages=first, max_tokens=6)
+    answer = model.generate(messages=second, max_tokens=6)
+    assert answer.timings.cached_tokens == 0, "they differ in the first tile"
+    assert answer.token_ids == expected
+    assert model.generate(messages=second, max_tokens=6).timings.cached_tokens >= PREFILL_CHUNK
+
+
+def decoder_of(model: SmolVLM) -> Decoder:
+    (target,) = model.bundle.targets
+    engine = next(name for name, each in TARGETS.items() if each == target)
+    return open_engine(engine, threads=1).decoder(Bundle.open(model.bundle.folder).graph_path("decoder", target))
+
+
+def test_logits_are_the_same_to_the_last_bit_whatever_was_kept(model: SmolVLM) -> None:
+    random, hidden = np.random.default_rng(0), model.bundle.model.text.hidden_size
+    table = random.standard_normal((100, hidden), np.float32)
+    cache, alone = PromptCache(decoder_of(model)), decoder_of(model)
+    prompt = random.integers(0, 100, 3 * PREFILL_CHUNK + 20)
+    changed = prompt.copy()
+    changed[PREFILL_CHUNK + 7] += 1
+    asked = [
+        (prompt[:200], 0),
+        (prompt, 1),
+        (prompt, 3),
+        (changed, 1),
+        (prompt[: 2 * PREFILL_CHUNK], 1),
+        (prompt[:5], 0),
+    ]
+    for keys, chunks in asked:
+        kept = cache.keep(keys)
+        assert kept == cache.decoder.length == chunks * PREFILL_CHUNK
+        logits = cache.fill(keys, table[keys[kept:]], lambda *_: None).copy()
+        cache.decoder(table[:3])  # an answer
+        alone.truncate(0)
+        expected = PromptCache(alone).fill(keys, table[keys], lambda *_: None)
+        np.testing.assert_array_equal(logits, expected)
+    cache.decoder.close()
+    alone.close()
+
+
+def test_memory_low_keeps_features_and_answers(tiny_bundle, plain: SmolVLM) -> None:
+    frugal = SmolVLM.load(tiny_bundle("tiny-idefics3", "fp32"), threads=1, memory="low")
+    seen: list[int] = []
+    chats = [model.chat(max_tokens=8) for model in (plain, frugal)]
+    for text, images in [(STORY, [picture(1)]), ("And?", []), ("This?", [picture(2)])]:
+        answers = [chat.ask(text, images, on_tile=lambda done, total: seen.append(total)) for chat in chats]
+        assert answers[0].token_ids == answers[1].token_ids
+        assert answers[0].timings.tiles == answers[1].timings.tiles
+    assert len(set(seen)) == 1
+
+
+def test_the_demonstration_model_remembers_what_it_was_shown() -> None:
+    chat = SmolVLM.load("demo").chat()
+    assert str(chat.ask("What color is the star?", ROOT / "examples" / "shapes.png")) == "The star is blue."
+    again = chat.ask("What color is the star?")
+    assert fresh(SmolVLM.load("demo"), [*chat.messages[:-2], chat.messages[-2]]) == again.token_ids
+    assert again.timings.vision_ms == 0
+
+
+# -- the object -------------------------------------------------------------------------------------
+
+
+def test_history_is_messages(plain: SmolVLM) -> None:
+    chat = plain.chat("Be brief.", max_tokens=3)
+    first = chat.ask("Hello", picture(1))
+    chat.system = None
+    parts = [{"type": "text", "text": "Compare "}, {"type": "image", "image": picture(2)}]
+    second = chat.ask(parts)
+    assert [message["role"] for message in chat.messages] == ["user", "assistant"] * 2
+    assert [message["content"] for message in chat.messages[1::2]] == [first.text, second.text]
+    assert chat.messages[2]["content"][1]["image"] is parts[1]["image"]
+    chat.system = "Be loud."
+    assert chat.messages[0] == {"role": "system", "content": "Be loud."}
+    chat.clear()
+    assert len(chat.messages) == 1
+    assert chat.ask("Hello").token_ids == fresh(plain, [*chat.messages[:1], question("Hello")], max_tokens=3)
+
+
+def test_a_picture_is_read_once(plain: SmolVLM, tmp_path: Path) -> None:
+    """As when a program shows a temporary file."""
+    picture(1).save(tmp_path / "a.png")
+    chat = plain.chat(max_tokens=2)
+    tiles = chat.ask("What?", tmp_path / "a.png").timings.tiles
+    (tmp_path / "a.png").unlink()
+    assert chat.ask("Why?").timings.tiles == tiles
+
+
+def test_options_of_a_turn_come_before_those_of_the_chat(plain: SmolVLM) -> None:
+    chat = plain.chat(max_tokens=2)
+    assert len(chat.ask("Hello").token_ids) == 2
+    assert len(chat.ask("Hello", max_tokens=3).token_ids) == 3
+    with pytest.raises(RequestError, match="max_tokens"):
+        plain.chat(max_tokens=0)
+
+
+def test_an_answer_that_is_ended_stays_as_far_as_it_came(plain: SmolVLM) -> None:
+    chat = plain.chat(max_tokens=20)
+    stream = chat.stream("Tell me a story.")
+    said = "".join(next(stream).text for _ in range(5))
+    stream.close()
+    assert [message["content"] for message in chat.messages[1:]] == [said]
+    after = chat.ask("Go on.")
+    assert after.token_ids == fresh(plain, chat.messages[:-1], max_tokens=20)
+
+
+def test_a_question_that_fails_leaves_no_trace(plain: SmolVLM) -> None:
+    chat = plain.chat(max_tokens=4)
+    chat.ask("Hello")
+    before = chat.messages
+    with pytest.raises(ImageError):
+        chat.ask("What?", [picture(1), "missing.png"])
+    with pytest.raises(RequestError, match="empty"):
+        chat.ask(" ")
+    with pytest.raises(RequestError, match="context"):
+        chat.ask("word " * 3000)
+    assert chat.messages == before
+    assert chat.ask("And?").token_ids == fresh(plain, [*before, question("And?")], max_tokens=4)
+
+
+def test_one_turn_at_a_time(plain: SmolVLM) -> None:
+    chat = plain.chat(max_tokens=4)
+    stream = chat.stream("Hello")
+    next(stream)
+    with pytest.raises(RequestError, match="still answering"):
+        chat.ask("And?")
+    stream.close()
+    assert chat.ask("And?").timings.generated_tokens == 4
