@@ -204,10 +204,15 @@ def test_quantised_logits(rig: OpenRig, name: str, quant: str) -> None:
 @every_checkpoint
 @pytest.mark.parametrize("quant", LOWEST_LOGITS)
 def test_quantised_graphs_compute_with_the_weights_that_they_hold(
-    rig: OpenRig, tiny_checkpoints: dict[str, Path], tmp_path: Path, name: str, quant: str
+    tiny_bundle: Callable[..., Path],
+    rig: OpenRig,
+    tiny_checkpoints: dict[str, Path],
+    tmp_path: Path,
+    name: str,
+    quant: str,
 ) -> None:
     """A checkpoint of the weights that a bundle holds, exported as fp32, answers as the bundle does."""
-    held = held_weights(rig(name, quant).folder)
+    held = held_weights(tiny_bundle(name, quant))  # test_targets.py: every target holds the same
     text = rig(name).model.bundle.model.text
     query, key = (n * text.head_dim for n in (text.num_attention_heads, text.num_key_value_heads))
 
