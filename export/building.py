@@ -1,6 +1,6 @@
 """A checkpoint -> the graphs of a bundle, for one engine's format or for several."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from smolvlm_edge.config import ModelConfig
 from smolvlm_edge.export.architecture import GRAPHS
-from smolvlm_edge.export.budget import fit_recipe, room_for_layers
+from smolvlm_edge.export.budget import fit_recipe, room_for_matrices
 from smolvlm_edge.export.calibration import (
     CalibratedRounding,
     DecoderLayers,
@@ -21,14 +21,14 @@ from smolvlm_edge.export.calibration import (
     sensitivities,
     tiles_of,
 )
-from smolvlm_edge.export.checkpoint import Checkpoint
+from smolvlm_edge.export.checkpoint import TOKEN_TABLE, Checkpoint, Weight
 from smolvlm_edge.export.rounding import Rounding, round_to_nearest
 from smolvlm_edge.export.smoothing import smooth
 from smolvlm_edge.export.targets import NewBuilder
 from smolvlm_edge.graphs import available_cores
 from smolvlm_edge.quantize import Recipe
 
-BEFORE_THE_DECODER = ("vision_encoder", "connector", "embed_tokens")
+VISION, TEXT = ("vision_encoder", "connector"), ("embed_tokens", "decoder")
 SMOOTHING_TILES = 16
 
 Progress = Callable[[str, int, int], None]
@@ -77,22 +77,30 @@ def build_graphs(
     smoothed: list[str] = []
     if "rows" in recipe.kinds and (tiles := list(islice(tiles_of(samples), SMOOTHING_TILES))):
         smoothed = smooth(VisionLayers(checkpoint, model, folder, layers.threads), tiles)
-    for name in BEFORE_THE_DECODER:
+    for name in VISION:
         write(name, recipe, round_to_nearest)
     if not (samples and recipe.is_fitted):
-        write("decoder", recipe, round_to_nearest)
+        for name in TEXT:
+            write(name, recipe, round_to_nearest)
         return Outcome(recipe, write.bits, smoothed)
     embedded = embed_samples(
         samples, checkpoint, model, recipe, folder, layers.threads, partial(progress, "calibration set")
     )
     if target_bytes is not None:
-        costs = sensitivities(layers, embedded, recipe, partial(progress, "sensitivities"))
-        matrices = [weight for index in range(len(layers)) for weight, _ in layers.matrices(index)]
-        recipe = fit_recipe(recipe, matrices, costs, room_for_layers(target_bytes, folder, checkpoint, model, recipe))
+        costs = sensitivities(layers, samples, embedded, recipe, partial(progress, "sensitivities"))
+        room = room_for_matrices(target_bytes, folder, model)
+        recipe = fit_recipe(recipe, [*_text_matrices(layers)], costs, room)
+    write("embed_tokens", recipe, round_to_nearest)
     with TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as scratch:
-        rounding: Rounding = CalibratedRounding(layers, embedded)
+        rounding: Rounding = CalibratedRounding(layers, embedded, recipe)
         write("decoder", recipe, rounding if len(builders) == 1 else RememberedRounding(rounding, Path(scratch)))
     return Outcome(recipe, write.bits, smoothed)
+
+
+def _text_matrices(layers: DecoderLayers) -> Iterator[Weight]:
+    yield layers.checkpoint.weights[TOKEN_TABLE]
+    for index in range(len(layers) + 1):
+        yield from (weight for weight, _ in layers.matrices(index))
 
 
 class _Writer:

@@ -9,22 +9,26 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 from uuid import uuid4
 
-from smolvlm_edge.bundle import MANIFEST, TOKENIZER_FILES, AdapterEntry, Target, sha256, write_manifest
+from smolvlm_edge.bundle import MANIFEST, TOKENIZER_FILES, AdapterEntry, Bundle, Target, sha256, write_manifest
 from smolvlm_edge.config import ImageConfig, ModelConfig, read_json
 from smolvlm_edge.errors import ExportError, IntegrityError, RequestError
 from smolvlm_edge.export.adapter import Adapter
 from smolvlm_edge.export.building import Progress, build_graphs
-from smolvlm_edge.export.calibration import Sample, SampleMaker, bundled_samples, folder_samples
+from smolvlm_edge.export.calibration import DecoderLayers, Sample, SampleMaker, bundled_samples, enough, folder_samples
 from smolvlm_edge.export.checkpoint import HEAD, TOKEN_TABLE, Checkpoint
+from smolvlm_edge.export.fidelity import measure_lost
 from smolvlm_edge.export.targets import NewBuilder
 from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder
 from smolvlm_edge.formats import ADAPTER_WEIGHTS, check_format
+from smolvlm_edge.graphs import available_cores
+from smolvlm_edge.graphs.engines import choose_engine, open_engine
 from smolvlm_edge.prompt import PromptEncoder
 from smolvlm_edge.quantize import RECIPES, Recipe
 
@@ -96,22 +100,23 @@ def export_checkpoint(
             outcome = build_graphs(folder, weights, model, recipe, builders, samples, target_bytes, progress)
             weights.check_all_used()
             source, revision = _source(checkpoint)
-            producer = f"smol-edge {version('smol-edge')}"
-            write_manifest(
+            bundle = Bundle(
                 folder,
-                source=source,
-                revision=revision,
-                adapter=None if adapter is None else _adapter_entry(adapter),
+                source,
+                revision,
+                None if adapter is None else _adapter_entry(adapter),
                 recipe={
                     **outcome.recipe.to_dict(),
-                    "calibration": _label(calibration),
+                    "calibration": _label(calibration if recipe.rules else None),
                     "smoothed": outcome.smoothed,
                     "bits": outcome.bits,
                 },
                 model=model,
-                targets=targets,
-                producer=producer,
+                targets=tuple(targets),
+                files={},
+                producer=f"smol-edge {version('smol-edge')}",
             )
+            write_manifest(bundle if not recipe.rules else replace(bundle, lost=_lost(bundle, weights, progress)))
     except OSError as error:
         raise ExportError(f"cannot write {out}: {error.strerror or error} (nothing was left behind)") from error
     except MemoryError as error:
@@ -169,7 +174,16 @@ def _samples(folder: Path, model: ModelConfig, calibration: Path | Literal["bund
     if calibration is None:
         return []
     maker = SampleMaker(PromptEncoder(folder, model), ImageConfig.from_folder(folder), model)
-    return list(bundled_samples(maker) if calibration == "bundled" else folder_samples(calibration, maker))
+    return enough(bundled_samples(maker) if calibration == "bundled" else folder_samples(calibration, maker), model)
+
+
+def _lost(bundle: Bundle, weights: Checkpoint, progress: Progress) -> dict[str, Any]:
+    progress("quality", 0, 1)
+    engine = open_engine(choose_engine(bundle, None), available_cores())
+    original = DecoderLayers(weights, bundle.model, bundle.folder, available_cores())
+    lost = measure_lost(bundle, original, engine)
+    progress("quality", 1, 1)
+    return lost.to_dict()
 
 
 def check_targets(targets: Sequence[Target]) -> None:

@@ -1,10 +1,11 @@
 """Arrays -> packed arrays, numpy only: how weights are rounded, packed and which width each one gets."""
 
-from smolvlm_edge.quantize.recipes import EXACT_BITS, INT8_BLOCKS, RECIPES, Format, Recipe
+from smolvlm_edge.quantize.recipes import EXACT_BITS, INT4_SMALL_BLOCKS, INT8_BLOCKS, RECIPES, Format, Recipe
 from smolvlm_edge.quantize.rounding import BlockQuantized, Floats, RowQuantized, round_blocks, round_rows
 
 __all__ = [
     "EXACT_BITS",
+    "INT4_SMALL_BLOCKS",
     "INT8_BLOCKS",
     "RECIPES",
     "BlockQuantized",

@@ -87,6 +87,7 @@ FLOAT32 = Format("float32")
 INT8_ROWS = Format("rows", bits=8)
 INT8_BLOCKS = Format("blocks", bits=8, block_size=32)
 INT4_BLOCKS = Format("blocks", bits=4, block_size=32, symmetric=False)
+INT4_SMALL_BLOCKS = Format("blocks", bits=4, block_size=16, symmetric=False)
 
 VISION, CONNECTOR = "model.vision_model.*", "model.connector.*"
 QUERIES_KEYS_VALUES = "model.text_model.layers.*.self_attn.qkv_proj.weight"

@@ -1,5 +1,6 @@
 """Float matrices -> integer codes and scales, by rounding to the nearest."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,6 +89,21 @@ def round_blocks(weight: Floats, bits: int, block_size: int, *, symmetric: bool)
     for rows in _slices(weight):
         codes[rows] = grid.rows(rows).nearest(in_blocks(weight[rows], block_size))
     return BlockQuantized(codes, grid, weight.shape[1])
+
+
+def joined(parts: Sequence[BlockQuantized]) -> BlockQuantized:
+    """Matrices side by side; the columns of all but the last fill their blocks."""
+    grids = [part.grid for part in parts]
+    zero_points = [grid.zero_points for grid in grids if grid.zero_points is not None]
+    return BlockQuantized(
+        np.concatenate([part.codes for part in parts], axis=1),
+        Grid(
+            np.concatenate([grid.scales for grid in grids], axis=1),
+            np.concatenate(zero_points, axis=1) if zero_points else None,
+            grids[0].bits,
+        ),
+        sum(part.columns for part in parts),
+    )
 
 
 def round_rows(weight: Floats) -> RowQuantized:

@@ -7,7 +7,6 @@ files of the checkpoint, and bundle.json, which names every file with its size a
 import hashlib
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -73,6 +72,8 @@ class Bundle:
     """What it holds graphs for."""
     files: dict[str, FileEntry]
     producer: str
+    lost: dict[str, Any] | None = None
+    """What its decoder lost by quantisation, as measured when it was exported: kl, top1, ..., tokens."""
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -107,6 +108,7 @@ class Bundle:
                 targets=_targets(manifest["targets"] if version > 1 else ["onnx"]),
                 files={name: FileEntry(**entry) for name, entry in manifest["files"].items()},
                 producer=manifest["producer"],
+                lost=manifest.get("lost"),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise IntegrityError(f"{folder / MANIFEST} is incomplete ({error}): export the model again") from error
@@ -168,28 +170,20 @@ def _targets(names: Any) -> tuple[Target, ...]:
     return tuple(names)
 
 
-def write_manifest(
-    folder: Path,
-    *,
-    source: str,
-    revision: str | None,
-    adapter: AdapterEntry | None,
-    recipe: dict[str, Any],
-    model: ModelConfig,
-    targets: Sequence[Target],
-    producer: str,
-) -> None:
-    """Write bundle.json for everything that lies in the folder."""
+def write_manifest(bundle: Bundle) -> None:
+    """Write bundle.json, with an entry for everything that lies in the folder."""
+    folder = bundle.folder
     files = {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in sorted(folder.iterdir())}
     manifest = {
         "format_version": FORMAT_VERSION,
-        "producer": producer,
-        "source": source,
-        "revision": revision,
-        "adapter": None if adapter is None else asdict(adapter),
-        "recipe": recipe,
-        "model": model.to_dict(),
-        "targets": list(targets),
+        "producer": bundle.producer,
+        "source": bundle.source,
+        "revision": bundle.revision,
+        "adapter": None if bundle.adapter is None else asdict(bundle.adapter),
+        "recipe": bundle.recipe,
+        "lost": bundle.lost,
+        "model": bundle.model.to_dict(),
+        "targets": list(bundle.targets),
         "files": files,
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

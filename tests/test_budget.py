@@ -79,7 +79,7 @@ def own_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_bundle_fits_into_its_bytes_and_its_recipe_makes_it_again(own_set: Path, tmp_path: Path) -> None:
     smallest = export_checkpoint(CHECKPOINT, tmp_path / "smallest", calibration=own_set)
     size = sum(file.stat().st_size for file in smallest.iterdir())
-    target = size / 1e6 + 0.2
+    target = size / 1e6 + 0.3
     out = tmp_path / "fitted"
     result = smol_edge("export", CHECKPOINT, "--out", out, "--calibrate", own_set, "--target-mb", f"{target:.6f}")
     assert result.returncode == 0, result.stderr

@@ -14,7 +14,7 @@ from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.config import ImageConfig, ModelConfig
 from smolvlm_edge.demo.scenes import MAKERS, scenes
 from smolvlm_edge.export import export_checkpoint
-from smolvlm_edge.export.calibration import DecoderLayers, SampleMaker, bundled_samples, folder_samples
+from smolvlm_edge.export.calibration import DecoderLayers, SampleMaker, bundled_samples, enough, folder_samples
 from smolvlm_edge.export.checkpoint import TOKEN_TABLE, Checkpoint
 from smolvlm_edge.graphs.onnxruntime import OnnxRuntimeEngine
 from smolvlm_edge.prompt import PromptEncoder
@@ -64,14 +64,27 @@ def test_the_bundled_set_holds_text_and_pictures(maker: SampleMaker) -> None:
 
 
 def test_a_folder_of_ones_own(maker: SampleMaker, own_set: Path) -> None:
-    first, second, *texts = folder_samples(own_set, maker)
+    samples = list(folder_samples(own_set, maker))
     decode = maker.encoder.tokenizer.decode
-    said = decode(first.input_ids.tolist(), skip_special_tokens=True)
-    assert "What colour is it?" in said
-    assert said.endswith(" It is red.")
-    assert "Describe this image." in decode(second.input_ids.tolist())
-    assert len(first.tiles) == len(second.tiles) == 1
-    assert "".join(decode(text.input_ids.tolist()) for text in texts) == (own_set / "prose.txt").read_text()
+    asked = [decode(each.input_ids.tolist(), skip_special_tokens=True) for each in samples if each.tiles]
+    described, answered = sorted(asked, key=lambda each: "What colour is it?" in each)
+    assert "Describe this image." in described
+    assert "What colour is it?" in answered
+    assert answered.endswith(" It is red.")
+    texts = [decode(each.input_ids.tolist()) for each in samples if not each.tiles]
+    assert "".join(texts) == (own_set / "prose.txt").read_text()
+
+
+def test_pictures_and_texts_take_turns_and_enough_is_enough(maker: SampleMaker, own_set: Path) -> None:
+    for i in range(40):
+        Image.new("RGB", (20, 20), (i, 0, 0)).save(own_set / f"more-{i}.png")
+    taken = enough(folder_samples(own_set, maker), maker.model)
+    positions = [len(each.input_ids) for each in taken]
+    widest = max(maker.model.text.intermediate_size, maker.model.text.hidden_size)
+    assert sum(positions[:-1]) < 40 * widest <= sum(positions)
+    assert [bool(each.tiles) for each in taken[:4]] == [True, False, True, False]
+    again = enough(folder_samples(own_set, maker), maker.model)
+    assert [each.input_ids.tolist() for each in again] == [each.input_ids.tolist() for each in taken]
 
 
 @pytest.mark.parametrize("prepare", [lambda folder: None, lambda folder: folder.mkdir()])

@@ -22,10 +22,11 @@ def onnx_matrices(folder: Path) -> dict[str, np.ndarray]:
     matrices: dict[str, np.ndarray] = {}
     for graph in GRAPH_NAMES:
         for node in ir.load(folder / f"{graph}.onnx").graph:
+            stored = (_behind_casts(value) for value in node.inputs if value is not None)
             weights = {
                 name.rpartition(".")[2]: value.const_value.numpy()
-                for value in node.inputs
-                if value and value.const_value and (name := value.name)
+                for value in stored
+                if value.const_value and (name := value.name)
             }
             if "codes" not in weights:
                 continue
@@ -40,6 +41,12 @@ def onnx_matrices(folder: Path) -> dict[str, np.ndarray]:
     return matrices
 
 
+def _behind_casts(value: ir.Value) -> ir.Value:
+    """Scales are stored in float16 and cast when a session is opened."""
+    node = value.producer()
+    return node.inputs[0] if node is not None and node.op_type == "Cast" else value
+
+
 def dequantised(
     codes: np.ndarray, scales: np.ndarray, zeros: np.ndarray | None, bits: int, block_size: int
 ) -> np.ndarray:
@@ -51,7 +58,7 @@ def dequantised(
         middle = np.repeat(unpacked(zeros, bits)[:, : scales.shape[1]], block_size, axis=1)[:, :columns].astype(
             np.float32
         )
-    return (values - middle) * np.repeat(scales, block_size, axis=1)[:, :columns]
+    return (values - middle) * np.repeat(scales.astype(np.float32), block_size, axis=1)[:, :columns]
 
 
 def unpacked(codes: np.ndarray, bits: int) -> np.ndarray:

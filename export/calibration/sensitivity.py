@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from smolvlm_edge.export.calibration.layers import LOGITS, DecoderLayers
-from smolvlm_edge.export.checkpoint import Weight
+from smolvlm_edge.export.calibration.samples import Sample
+from smolvlm_edge.export.checkpoint import TOKEN_TABLE, Weight
 from smolvlm_edge.export.rounding import round_to_nearest
 from smolvlm_edge.quantize import EXACT_BITS, Floats, Recipe
 
@@ -14,7 +15,11 @@ POSITIONS = 512
 
 
 def sensitivities(
-    layers: DecoderLayers, samples: Sequence[Floats], recipe: Recipe, on_layer: Callable[[int, int], None]
+    layers: DecoderLayers,
+    samples: Sequence[Sample],
+    embedded: Sequence[Floats],
+    recipe: Recipe,
+    on_layer: Callable[[int, int], None],
 ) -> dict[str, float]:
     """Mean KL divergence, in nats a position, that rounding one narrow matrix to the nearest costs; by its name.
 
@@ -23,17 +28,24 @@ def sensitivities(
 
     Args:
         layers: The original decoder.
-        samples: inputs_embeds [positions, hidden] of some sequences, which are cut off at `POSITIONS` in all.
-        recipe: What each is rounded to.
+        samples: Some sequences, which are cut off at `POSITIONS` in all.
+        embedded: inputs_embeds [positions, hidden] of each.
+        recipe: What each matrix is rounded to.
         on_layer: Called with the layers that are done and their total.
     """
-    original = np.concatenate(samples)[:POSITIONS]
+    original = np.concatenate(embedded)[:POSITIONS]
+    input_ids = np.concatenate([sample.input_ids for sample in samples])[:POSITIONS]
+    table = layers.checkpoint.weight(TOKEN_TABLE, layers.config.text.vocab_size, original.shape[1])
     streams: dict[str, Floats] = {}
+    if _is_narrow(table, recipe):
+        is_text = input_ids != layers.config.image_token_id
+        streams[TOKEN_TABLE] = original.copy()
+        streams[TOKEN_TABLE][is_text] = _rounded(table, recipe)[TOKEN_TABLE][input_ids[is_text]]
     for index in range(len(layers)):
         begun = {
             weight.name: layers.advance(index, [original], _rounded(weight, recipe))[0]
             for weight, _ in layers.matrices(index)
-            if recipe.format_of(weight.name).bits < EXACT_BITS
+            if _is_narrow(weight, recipe)
         }
         original, *passed = layers.advance(index, [original, *streams.values()], {})
         streams = dict(zip(streams, passed, strict=True)) | begun
@@ -41,8 +53,16 @@ def sensitivities(
     with layers.open(len(layers), (LOGITS,), {}) as run:
         expected = _log_softmax(run(original)[LOGITS])
         costs = {name: _divergence(expected, run(stream)[LOGITS]) for name, stream in streams.items()}
+    for head, _ in layers.matrices(len(layers)):
+        if _is_narrow(head, recipe):
+            with layers.open(len(layers), (LOGITS,), _rounded(head, recipe)) as run:
+                costs[head.name] = _divergence(expected, run(original)[LOGITS])
     on_layer(len(layers) + 1, len(layers) + 1)
     return costs
+
+
+def _is_narrow(weight: Weight, recipe: Recipe) -> bool:
+    return recipe.format_of(weight.name).bits < EXACT_BITS
 
 
 def _rounded(weight: Weight, recipe: Recipe) -> dict[str, Floats]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
-from smolvlm_edge.bundle import Target
+from smolvlm_edge.bundle import Bundle, Target
 from smolvlm_edge.cli.options import OfflineOption, Quant, complete_model, export_progress
 from smolvlm_edge.config import read_json
 from smolvlm_edge.errors import ExportError, RequestError
@@ -72,6 +72,7 @@ def export(
             check_targets,
             export_checkpoint,
         )
+        from smolvlm_edge.quality import TextFidelity  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ExportError(f"exporting needs {error.name}: pip install 'smol-edge[export]'") from error
     source, tuned = resolve(checkpoint), resolve(adapter) if adapter else None
@@ -98,6 +99,7 @@ def export(
             progress=progress,
         )
     size_bytes = sum(file.stat().st_size for file in out.iterdir())
+    lost = Bundle.open(out).lost
     export_s = round(time.perf_counter() - start, 3)
     if as_json:
         report = {
@@ -106,10 +108,13 @@ def export(
             "targets": targets,
             "size_bytes": size_bytes,
             "export_s": export_s,
+            "lost": lost,
         }
         print(json.dumps({**report, "peak_rss_bytes": peak_rss_bytes()}))
         return
     print(out)
+    if lost is not None:
+        print(TextFidelity.from_dict(lost), file=sys.stderr)
     print(f"{size_bytes / 1e6:.0f} MB in {export_s:.1f} s. Try it:", file=sys.stderr)
     print(f"  smol-edge run photo.jpg 'Describe this image.' --model {shlex.quote(str(out))}", file=sys.stderr)
 

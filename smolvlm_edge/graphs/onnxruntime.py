@@ -64,7 +64,8 @@ class OnnxFunction:
     """A graph with any inputs and outputs, by name."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        self._session = _session(path, threads)
+        # between two runs the caller computes: threads that wait for the next one actively would be in its way
+        self._session = _session(path, threads, spinning=False)
         self.output_names = [node.name for node in self._session.get_outputs()]
 
     def __call__(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Floats]:
@@ -145,8 +146,10 @@ class OnnxDecoder:
         return_freed_memory()
 
 
-def _session(path: Path, threads: int) -> ort.InferenceSession:
+def _session(path: Path, threads: int, *, spinning: bool = True) -> ort.InferenceSession:
     options = ort.SessionOptions()
+    if not spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.intra_op_num_threads = threads
     options.log_severity_level = SILENT
     options.enable_mem_pattern = False  # a plan of the buffers ahead holds 40 MB more for a tile and gains no time

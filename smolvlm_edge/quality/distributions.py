@@ -1,9 +1,9 @@
 """Next-token distributions of two models on one text: KL divergence, top token, perplexity."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,11 @@ class TextFidelity:
     def perplexity_ratio(self) -> float:
         """The model's perplexity by the reference's."""
         return self.perplexity / self.reference_perplexity
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """What `to_dict` made."""
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
 
     def __str__(self) -> str:
         """The short form, one line."""
