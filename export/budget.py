@@ -1,6 +1,7 @@
 """The best recipe that fits into a number of bytes: finer steps for the matrices that gain most by them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from smolvlm_edge.config import ModelConfig
@@ -34,13 +35,13 @@ def fit_recipe(recipe: Recipe, matrices: Sequence[Weight], costs: Mapping[str, f
     room -= sum(_bytes_on_pages(formats[each.name], each) for each in matrices)
     if room < 0:
         raise RequestError(f"the bundle would be {max(0.1, -room / 1e6):.1f} MB too large: give --target-mb more")
-    steps = [step for each in matrices if each.name in costs for step in _steps(each, formats[each.name])]
+    steps = [step for each in matrices if each.name in costs for step in _steps(each, formats[each.name], costs)]
     widened: dict[str, Format] = {}
-    for weight, before, after, share in sorted(steps, key=lambda step: -_gain(costs, *step)):
-        extra = _bytes_on_pages(after, weight) - _bytes_on_pages(before, weight)
-        if extra <= room and widened.get(weight.name, formats[weight.name]) == before:
-            widened[weight.name] = after
-            room -= extra
+    for step in sorted(steps, key=lambda step: -step.gain / step.extra_bytes):
+        name = step.weight.name
+        if step.extra_bytes <= room and widened.get(name, formats[name]) == step.before:
+            widened[name] = step.after
+            room -= step.extra_bytes
     return Recipe(f"{recipe.name}-fitted", tuple(sorted(widened.items(), key=lambda item: item[0])) + recipe.rules)
 
 
@@ -60,17 +61,27 @@ def room_for_matrices(target_bytes: int, folder: Path, model: ModelConfig) -> in
     return target_bytes - present - rotary - norms - descriptions
 
 
-def _steps(weight: Weight, format_: Format) -> Iterator[tuple[Weight, Format, Format, float]]:
-    """Weight, what it has, what it gets, share of its cost that this takes away."""
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A matrix, widened."""
+
+    weight: Weight
+    before: Format
+    after: Format
+    gain: float
+    """What it takes away from the costs."""
+
+    @property
+    def extra_bytes(self) -> int:
+        return self.after.nbytes(*self.weight.shape) - self.before.nbytes(*self.weight.shape)
+
+
+def _steps(weight: Weight, format_: Format, costs: Mapping[str, float]) -> Iterator[_Step]:
     for wider, share in STEPS:
-        if wider.nbytes(*weight.shape) > format_.nbytes(*weight.shape):
-            yield weight, format_, wider, share
+        step = _Step(weight, format_, wider, share * costs[weight.name])
+        if step.extra_bytes > 0:
+            yield step
             format_ = wider
-
-
-def _gain(costs: Mapping[str, float], weight: Weight, before: Format, after: Format, share: float) -> float:
-    """What a step takes away from the costs, by the byte."""
-    return share * costs[weight.name] / (after.nbytes(*weight.shape) - before.nbytes(*weight.shape))
 
 
 def _bytes_on_pages(format_: Format, weight: Weight) -> int:

@@ -62,7 +62,9 @@ def test_each_target_alone_has_the_same_files_as_both_together(
     alone: dict[str, str] = {}
     for target in TARGETS:
         out = tmp_path / target
-        result = smol_edge("export", tiny_checkpoints["tiny-idefics3"], "--target", target, "--out", out, "--calibrate", "none")
+        result = smol_edge(
+            "export", tiny_checkpoints["tiny-idefics3"], "--target", target, "--out", out, "--calibrate", "none"
+        )
         assert result.returncode == 0, result.stderr
         assert Bundle.open(out).targets == (target,)
         alone |= digests(out)

@@ -3,7 +3,14 @@
 from smolvlm_edge.export.calibration.embedding import embed_samples
 from smolvlm_edge.export.calibration.layers import LOGITS, DecoderLayers, VisionLayers, total
 from smolvlm_edge.export.calibration.rounding import CalibratedRounding, RememberedRounding
-from smolvlm_edge.export.calibration.samples import Sample, SampleMaker, bundled_samples, enough, folder_samples, tiles_of
+from smolvlm_edge.export.calibration.samples import (
+    Sample,
+    SampleMaker,
+    bundled_samples,
+    enough,
+    folder_samples,
+    tiles_of,
+)
 from smolvlm_edge.export.calibration.sensitivity import sensitivities
 
 __all__ = [

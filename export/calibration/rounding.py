@@ -67,10 +67,10 @@ class CalibratedRounding:
 
     def _add(self, value: str, x: Floats) -> None:
         groups = [x[:, columns] for columns in column_groups(x.shape[1])]
-        products = [group.T @ group for group in groups]
-        sums = self._grams.setdefault(value, [np.zeros_like(product) for product in products])
-        for gram, product in zip(sums, products, strict=True):
-            gram += product
+        if value not in self._grams:
+            self._grams[value] = [np.zeros((group.shape[1],) * 2, np.float32) for group in groups]
+        for i, group in enumerate(groups):
+            self._grams[value][i] += group.T @ group
 
 
 class RememberedRounding:

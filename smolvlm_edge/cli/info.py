@@ -48,7 +48,9 @@ def info(
         console.print(f"          {pattern}: {_width(width)}", markup=False)
     if bundle.lost is not None:
         lost = bundle.lost
-        console.print(f"lost      KL {lost['kl']:.4f} nats to fp32, {100 * lost['top1']:.1f} % of top tokens kept, on text")
+        console.print(
+            f"lost      KL {lost['kl']:.4f} nats to fp32, {100 * lost['top1']:.1f} % of top tokens kept, on text"
+        )
     console.print(table)
     console.print(f"all files {sum(entry.size for entry in bundle.files.values()) / 1e6:.1f} MB")
 
