@@ -26,10 +26,11 @@ from smolvlm_edge.export.rounding import Rounding, round_to_nearest
 from smolvlm_edge.export.smoothing import smooth
 from smolvlm_edge.export.targets import NewBuilder
 from smolvlm_edge.graphs import available_cores
-from smolvlm_edge.quantize import Recipe
+from smolvlm_edge.quantize import Recipe, with_vision
 
-VISION, TEXT = ("vision_encoder", "connector"), ("embed_tokens", "decoder")
 SMOOTHING_TILES = 16
+ROUNDING_TILES = 32
+"""A tile of a 256M model has 1,024 patches."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a graph's name, the pieces of the whole export that are written, and how many there are."""
@@ -72,29 +73,36 @@ def build_graphs(
     Raises:
         RequestError: `recipe` takes more than `target_bytes`.
     """
-    layers = DecoderLayers(checkpoint, model, folder, available_cores())
+    threads = available_cores()
+    vision = VisionLayers(checkpoint, model, folder, threads)
+    decoder = DecoderLayers(checkpoint, model, folder, threads)
     write = _Writer(folder, checkpoint, model, builders, progress)
     smoothed: list[str] = []
     if "rows" in recipe.kinds and (tiles := list(islice(tiles_of(samples), SMOOTHING_TILES))):
-        smoothed = smooth(VisionLayers(checkpoint, model, folder, layers.threads), tiles)
-    for name in VISION:
-        write(name, recipe, round_to_nearest)
+        smoothed = smooth(vision, tiles)
+    vision_rounding = _vision_rounding(vision, samples, recipe)
+    write("vision_encoder", recipe, vision_rounding)
+    write("connector", recipe, round_to_nearest)
     if not (samples and recipe.is_fitted):
-        for name in TEXT:
-            write(name, recipe, round_to_nearest)
+        write("embed_tokens", recipe, round_to_nearest)
+        write("decoder", recipe, round_to_nearest)
         return Outcome(recipe, write.bits, smoothed)
-    embedded = embed_samples(
-        samples, checkpoint, model, recipe, folder, layers.threads, partial(progress, "calibration set")
-    )
+    # a vision encoder that was fitted is not built once more for this: with eight bits it sees nearly the same
+    seeing = recipe if vision_rounding is round_to_nearest else with_vision(recipe, "int8-weights")
+    embedded = embed_samples(samples, checkpoint, model, seeing, folder, threads, partial(progress, "calibration set"))
     if target_bytes is not None:
-        costs = sensitivities(layers, samples, embedded, recipe, partial(progress, "sensitivities"))
+        costs = sensitivities(decoder, samples, embedded, recipe, partial(progress, "sensitivities"))
         room = room_for_matrices(target_bytes, folder, model)
-        recipe = fit_recipe(recipe, [*_text_matrices(layers)], costs, room)
+        recipe = fit_recipe(recipe, [*_text_matrices(decoder)], costs, room)
     write("embed_tokens", recipe, round_to_nearest)
-    with TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as scratch:
-        rounding: Rounding = CalibratedRounding(layers, embedded, recipe)
-        write("decoder", recipe, rounding if len(builders) == 1 else RememberedRounding(rounding, Path(scratch)))
+    write("decoder", recipe, CalibratedRounding(decoder, embedded, recipe))
     return Outcome(recipe, write.bits, smoothed)
+
+
+def _vision_rounding(vision: VisionLayers, samples: Sequence[Sample], recipe: Recipe) -> Rounding:
+    is_narrow = any(recipe.is_narrow(weight.name) for weight, _ in vision.matrices(0))
+    tiles = list(islice(tiles_of(samples), ROUNDING_TILES)) if is_narrow else []
+    return CalibratedRounding(vision, vision.embed(tiles), recipe) if tiles else round_to_nearest
 
 
 def _text_matrices(layers: DecoderLayers) -> Iterator[Weight]:
@@ -122,11 +130,14 @@ class _Writer:
         self._on_layer = lambda name: progress(name, next(done), pieces)
 
     def __call__(self, name: str, recipe: Recipe, rounding: Rounding) -> None:
-        for new_builder in self._builders:
-            builder = new_builder(self._folder, name, recipe, partial(self._on_layer, name), rounding)
-            try:
-                GRAPHS[name](builder, self._checkpoint, self._model)
-                builder.save(version("smol-edge"))
-                self.bits.update((weight, format_.bits) for weight, format_ in builder.formats.items())
-            finally:
-                builder.close()
+        with TemporaryDirectory(dir=self._folder, ignore_cleanup_errors=True) as scratch:
+            if len(self._builders) > 1 and isinstance(rounding, CalibratedRounding):
+                rounding = RememberedRounding(rounding, Path(scratch))
+            for new_builder in self._builders:
+                builder = new_builder(self._folder, name, recipe, partial(self._on_layer, name), rounding)
+                try:
+                    GRAPHS[name](builder, self._checkpoint, self._model)
+                    builder.save(version("smol-edge"))
+                    self.bits.update((weight, format_.bits) for weight, format_ in builder.formats.items())
+                finally:
+                    builder.close()

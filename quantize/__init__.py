@@ -1,6 +1,15 @@
 """Arrays -> packed arrays, numpy only: how weights are rounded, packed and which width each one gets."""
 
-from smolvlm_edge.quantize.recipes import EXACT_BITS, INT4_SMALL_BLOCKS, INT8_BLOCKS, RECIPES, Format, Recipe
+from smolvlm_edge.quantize.recipes import (
+    EXACT_BITS,
+    INT4_SMALL_BLOCKS,
+    INT8_BLOCKS,
+    RECIPES,
+    VISION_FORMATS,
+    Format,
+    Recipe,
+    with_vision,
+)
 from smolvlm_edge.quantize.rounding import BlockQuantized, Floats, RowQuantized, round_blocks, round_rows
 
 __all__ = [
@@ -8,6 +17,7 @@ __all__ = [
     "INT4_SMALL_BLOCKS",
     "INT8_BLOCKS",
     "RECIPES",
+    "VISION_FORMATS",
     "BlockQuantized",
     "Floats",
     "Format",
@@ -15,4 +25,5 @@ __all__ = [
     "RowQuantized",
     "round_blocks",
     "round_rows",
+    "with_vision",
 ]

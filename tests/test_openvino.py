@@ -78,10 +78,10 @@ def test_the_plugin_recognises_the_patterns(tiny_bundle) -> None:
     assert counts["ScaledDotProductAttention", "f32"] == layers
     assert counts["RoPE", "f32"] == 2 * layers
     assert counts["RMS", "f32"] == 2 * layers + 1
-    assert counts["FullyConnected", "u4"] == 5 * layers
-    assert counts["FullyConnected", "i8"] == 1  # the head
+    assert counts["FullyConnected", "u4"] == 4 * layers + 1  # the head
+    assert counts["FullyConnected", "i8"] == layers  # queries, keys and values
     assert counts["Concatenation", "f32"] == 2  # the halves of the rotary tables, and none for a cache
-    assert executed(folder / "embed_tokens.xml")["Gather", "i8"] == 1
+    assert executed(folder / "embed_tokens.xml")["Gather", "u4"] == 1
     vision = executed(folder / "vision_encoder.xml")
     assert {type_ for kind, type_ in vision if kind == "FullyConnected"} == {"i8"}
 

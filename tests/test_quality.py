@@ -192,7 +192,9 @@ def test_matrices_are_the_same_in_the_graphs_of_both_engines(
     for name, tensor in openvino.items():
         assert tensor.shape == onnx[name].shape
         assert tensor.relative_error == pytest.approx(onnx[name].relative_error, rel=1e-6)
-        assert tensor.bits_per_weight == pytest.approx(onnx[name].bits_per_weight, rel=0.05), "either packs its own way"
+        assert tensor.bits_per_weight == pytest.approx(onnx[name].bits_per_weight, rel=0.12), (
+            "float32 scales for OpenVINO"
+        )
 
 
 def test_answers_agree_up_to_the_first_difference() -> None:

@@ -44,7 +44,7 @@ def graphs(bundle: Path) -> dict[str, str]:
 def assert_refused(folder: Path, exit_code: int, *words: str) -> None:
     out = folder.parent / "out"
     with pytest.raises(SmolEdgeError) as caught:
-        export_checkpoint(folder, out)
+        export_checkpoint(folder, out, calibration=None)
     assert caught.value.exit_code == exit_code
     assert "\n" not in str(caught.value)
     for word in words:
@@ -68,7 +68,7 @@ def assert_refused(folder: Path, exit_code: int, *words: str) -> None:
 )
 def test_names_of_trainers(tiny_bundle, save: Save, tmp_path: Path, rename: Callable[[str], str]) -> None:
     folder = save(lambda tensors: {rename(name): tensor for name, tensor in tensors.items()})
-    bundle = export_checkpoint(folder, tmp_path / "out")
+    bundle = export_checkpoint(folder, tmp_path / "out", calibration=None)
     assert graphs(bundle) == graphs(tiny_bundle("tiny-idefics3", "int4"))
 
 
@@ -83,7 +83,7 @@ def test_buffers_of_old_checkpoints_are_passed_over(tiny_bundle, save: Save, tmp
         "model.vision_model.embeddings.position_ids": np.arange(64)[None],
         "model.text_model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(8, np.float32),
     }
-    bundle = export_checkpoint(save(lambda tensors: tensors | buffers), tmp_path / "out")
+    bundle = export_checkpoint(save(lambda tensors: tensors | buffers), tmp_path / "out", calibration=None)
     assert graphs(bundle) == graphs(tiny_bundle("tiny-idefics3", "int4"))
 
 
@@ -91,13 +91,15 @@ def test_buffers_of_old_checkpoints_are_passed_over(tiny_bundle, save: Save, tmp
 def test_a_tied_checkpoint_holds_either_matrix(save: Save, tmp_path: Path, missing: str) -> None:
     """Transformers ties both ways (tests/test_parity_checkpoints.py): the same as an untied one that holds it twice."""
     stored = ({HEAD, TABLE} - {missing}).pop()
-    twice = export_checkpoint(save(lambda tensors: tensors | {missing: tensors[stored]}), tmp_path / "twice")
+    twice = export_checkpoint(
+        save(lambda tensors: tensors | {missing: tensors[stored]}), tmp_path / "twice", calibration=None
+    )
     tied = save(lambda tensors: {k: v for k, v in tensors.items() if k != missing}, tie_word_embeddings=True)
-    assert graphs(export_checkpoint(tied, tmp_path / "tied")) == graphs(twice)
+    assert graphs(export_checkpoint(tied, tmp_path / "tied", calibration=None)) == graphs(twice)
 
 
 def test_a_tied_checkpoint_that_holds_two_matrices_keeps_both(tiny_bundle, save: Save, tmp_path: Path) -> None:
-    bundle = export_checkpoint(save(tie_word_embeddings=True), tmp_path / "out")
+    bundle = export_checkpoint(save(tie_word_embeddings=True), tmp_path / "out", calibration=None)
     assert graphs(bundle) == graphs(tiny_bundle("tiny-idefics3", "int4"))
 
 
@@ -193,7 +195,7 @@ def test_safetensors_beside_pickled_weights_are_taken(save: Save, tmp_path: Path
     folder = save()
     (folder / "pytorch_model.bin").write_bytes(b"")
     (folder / "training_args.bin").write_bytes(b"")
-    assert (export_checkpoint(folder, tmp_path / "out") / "bundle.json").is_file()
+    assert (export_checkpoint(folder, tmp_path / "out", calibration=None) / "bundle.json").is_file()
 
 
 def test_the_command_says_so_in_one_line(save: Save, tmp_path: Path) -> None:

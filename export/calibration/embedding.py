@@ -13,7 +13,6 @@ from smolvlm_edge.export.calibration.samples import Sample, tiles_of
 from smolvlm_edge.export.checkpoint import TOKEN_TABLE, Checkpoint
 from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder
 from smolvlm_edge.graphs import Graph
-from smolvlm_edge.graphs.onnxruntime import OnnxRuntimeEngine
 from smolvlm_edge.quantize import Floats, Recipe
 
 
@@ -37,6 +36,8 @@ def embed_samples(
         threads: Of the engine.
         on_sample: Called with the samples that are done and their total.
     """
+    from smolvlm_edge.graphs.onnxruntime import OnnxRuntimeEngine  # noqa: PLC0415 - no engine before it is needed
+
     table = checkpoint.weight(TOKEN_TABLE, model.text.vocab_size, model.text.hidden_size).load()
     embedded = [table[sample.input_ids] for sample in samples]
     with TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as scratch:

@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -16,8 +17,10 @@ from smolvlm_edge.export.architecture.decoder import decoder_layer, language_hea
 from smolvlm_edge.export.architecture.vision_encoder import patch_embeddings, vision_layer
 from smolvlm_edge.export.checkpoint import Checkpoint, Weight
 from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder
-from smolvlm_edge.graphs.onnxruntime import OnnxFunction
 from smolvlm_edge.quantize import RECIPES, Floats
+
+if TYPE_CHECKING:
+    from smolvlm_edge.graphs.onnxruntime import OnnxFunction
 
 HIDDEN, DELTA, LOGITS = "hidden", "delta", "logits"
 EMBEDDINGS = -1
@@ -152,8 +155,10 @@ class _ObservedGraphBuilder(OnnxGraphBuilder):
             weight = replace(weight, load=lambda: values)
         return super().linear(name, x, weight, bias)
 
-    def open(self, names: Collection[str], threads: int) -> tuple[OnnxFunction, dict[str, str]]:
+    def open(self, names: Collection[str], threads: int) -> "tuple[OnnxFunction, dict[str, str]]":
         """The graph with these values as its only outputs, and under which name each comes; the rest is left out."""
+        from smolvlm_edge.graphs.onnxruntime import OnnxFunction  # noqa: PLC0415 - no engine before it is needed
+
         self._outputs = []
         for value in {id(self.observed[name]): self.observed[name] for name in names}.values():
             self.output(f"observed.{len(self._outputs)}", value, "float32", ("batch", "sequence", "width"))

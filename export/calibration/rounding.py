@@ -15,15 +15,15 @@ from smolvlm_edge.quantize.rounding import Grid
 
 
 class CalibratedRounding:
-    """A `Rounding` for the matrices of a decoder, which must be asked for in their order.
+    """A `Rounding` for the matrices of one half of the model, which must be asked for in their order.
 
-    The samples go through the original decoder together, one layer at a time; what a layer's matrices are multiplied
+    The samples go through the original layers together, one layer at a time; what a layer's matrices are multiplied
     with is all that is kept of it. (Going on with the layers as they are rounded costs twice the time, for which twice
     as many samples do more.)
 
     Args:
-        layers: The original decoder.
-        samples: inputs_embeds [positions, hidden] of every sample.
+        layers: The original.
+        samples: What goes into the first layer, [positions, hidden] of every sample.
         recipe: Which matrices are narrow, so that they are fitted.
     """
 
@@ -49,7 +49,9 @@ class CalibratedRounding:
         matrices = self._layers.matrices(self._index)
         self._reads = {weight.name: value for weight, value in matrices}
         # gate and up are given the same
-        readers = {self._reads[weight.name]: weight.name for weight, _ in matrices if self._is_narrow(weight)}
+        readers = {
+            self._reads[weight.name]: weight.name for weight, _ in matrices if self._recipe.is_narrow(weight.name)
+        }
         self._grams = {}
         wanted = [*readers.values(), *((HIDDEN, DELTA) if self._index < len(self._layers) else ())]
         if not wanted:  # a head that is not narrow
@@ -61,9 +63,6 @@ class CalibratedRounding:
                     self._add(value, values[reader])
                 if HIDDEN in values:
                     self._hidden[i] = total(values)
-
-    def _is_narrow(self, weight: Weight) -> bool:
-        return self._recipe.format_of(weight.name).bits < EXACT_BITS
 
     def _add(self, value: str, x: Floats) -> None:
         groups = [x[:, columns] for columns in column_groups(x.shape[1])]

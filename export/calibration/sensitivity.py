@@ -8,7 +8,7 @@ from smolvlm_edge.export.calibration.layers import LOGITS, DecoderLayers
 from smolvlm_edge.export.calibration.samples import Sample
 from smolvlm_edge.export.checkpoint import TOKEN_TABLE, Weight
 from smolvlm_edge.export.rounding import round_to_nearest
-from smolvlm_edge.quantize import EXACT_BITS, Floats, Recipe
+from smolvlm_edge.quantize import Floats, Recipe
 
 POSITIONS = 512
 """Enough to tell matrices apart; there is a stream of hidden states of that length for each of them."""
@@ -37,7 +37,7 @@ def sensitivities(
     input_ids = np.concatenate([sample.input_ids for sample in samples])[:POSITIONS]
     table = layers.checkpoint.weight(TOKEN_TABLE, layers.config.text.vocab_size, original.shape[1])
     streams: dict[str, Floats] = {}
-    if _is_narrow(table, recipe):
+    if recipe.is_narrow(TOKEN_TABLE):
         is_text = input_ids != layers.config.image_token_id
         streams[TOKEN_TABLE] = original.copy()
         streams[TOKEN_TABLE][is_text] = _rounded(table, recipe)[TOKEN_TABLE][input_ids[is_text]]
@@ -45,7 +45,7 @@ def sensitivities(
         begun = {
             weight.name: layers.advance(index, [original], _rounded(weight, recipe))[0]
             for weight, _ in layers.matrices(index)
-            if _is_narrow(weight, recipe)
+            if recipe.is_narrow(weight.name)
         }
         original, *passed = layers.advance(index, [original, *streams.values()], {})
         streams = dict(zip(streams, passed, strict=True)) | begun
@@ -54,15 +54,11 @@ def sensitivities(
         expected = _log_softmax(run(original)[LOGITS])
         costs = {name: _divergence(expected, run(stream)[LOGITS]) for name, stream in streams.items()}
     for head, _ in layers.matrices(len(layers)):
-        if _is_narrow(head, recipe):
+        if recipe.is_narrow(head.name):
             with layers.open(len(layers), (LOGITS,), _rounded(head, recipe)) as run:
                 costs[head.name] = _divergence(expected, run(original)[LOGITS])
     on_layer(len(layers) + 1, len(layers) + 1)
     return costs
-
-
-def _is_narrow(weight: Weight, recipe: Recipe) -> bool:
-    return recipe.format_of(weight.name).bits < EXACT_BITS
 
 
 def _rounded(weight: Weight, recipe: Recipe) -> dict[str, Floats]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from smolvlm_edge.quantize import Recipe
 
 Targets = Literal["onnx", "openvino", "both"]
+VisionFormat = Literal["fp32", "int8", "int8-weights", "int4"]
 Calibration = Path | Literal["bundled"] | None
 
 
@@ -33,6 +34,9 @@ def export(
         ),
     ],
     quant: Annotated[Quant | None, typer.Option(help="Number format of the weights.", show_default="int4")] = None,
+    vision: Annotated[
+        VisionFormat | None, typer.Option(help="Number format of the vision encoder, if not that of --quant.")
+    ] = None,
     target: Annotated[Targets, typer.Option(help="What the graphs are for: ONNX Runtime, OpenVINO or both.")] = "onnx",
     adapter: Annotated[
         str | None, typer.Option(help="A PEFT LoRA adapter to merge in: a folder, or 'owner/name'.")
@@ -76,7 +80,7 @@ def export(
     except ModuleNotFoundError as error:
         raise ExportError(f"exporting needs {error.name}: pip install 'smol-edge[export]'") from error
     source, tuned = resolve(checkpoint), resolve(adapter) if adapter else None
-    chosen, calibration = _recipe(quant, recipe, calibrate)
+    chosen, calibration = _recipe(quant, vision, recipe, calibrate)
     out = out or Path(f"{_short_name(tuned or source)}-{chosen.name}")
     targets = get_args(Target) if target == "both" else (target,)
     check_targets(targets)
@@ -119,15 +123,19 @@ def export(
     print(f"  smol-edge run photo.jpg 'Describe this image.' --model {shlex.quote(str(out))}", file=sys.stderr)
 
 
-def _recipe(quant: Quant | None, file: Path | None, calibrate: str | None) -> "tuple[Recipe, Calibration]":
+def _recipe(
+    quant: Quant | None, vision: VisionFormat | None, file: Path | None, calibrate: str | None
+) -> "tuple[Recipe, Calibration]":
     """The recipe and the calibration set that the options mean."""
-    from smolvlm_edge.quantize import RECIPES, Recipe  # noqa: PLC0415 - an extra
+    from smolvlm_edge.quantize import RECIPES, Recipe, with_vision  # noqa: PLC0415 - an extra
 
     known: dict[str, Calibration] = {"bundled": "bundled", "none": None}
     if file is None:
-        return RECIPES[quant or "int4"], known.get(calibrate or "bundled", Path(calibrate or ""))
-    if quant is not None:
-        raise RequestError("--recipe says which numbers get which format: leave out --quant")
+        chosen = RECIPES[quant or "int4"]
+        chosen = chosen if vision is None else with_vision(chosen, vision)
+        return chosen, known.get(calibrate or "bundled", Path(calibrate or ""))
+    if quant is not None or vision is not None:
+        raise RequestError("--recipe says which numbers get which format: leave out --quant and --vision")
     values = read_json(file)
     try:
         values = values.get("recipe", values)
