@@ -198,23 +198,20 @@ class SmolVLM:
                 prompt = self._prompt(conversation, pictures)
                 max_tokens = min(max_tokens, self._room(len(prompt.input_ids)))
 
-            network, on_tile, on_chunk = (
-                self._network,
-                _watched("on_tile", options, stop),
-                _watched("on_prefill", options, stop),
-            )
+            network = self._network
             features = network.recall(prompt.tiles)
             if missing := missing_tiles(prompt.tiles, features):
                 with clock.measure("load_ms"):
                     vision_encoder, connector = network.open_vision()
                 with clock.measure("vision_ms"):
-                    encode(vision_encoder, connector, missing, features, on_tile)
+                    encode(vision_encoder, connector, missing, features, _watched("on_tile", options, stop))
 
             with clock.measure("load_ms"):
                 embed_tokens, cache = network.open_text()
             with clock.measure("prefill_ms"):
                 kept = cache.keep(prompt.keys)
-                logits = cache.fill(prompt.keys, self._embed(prompt, kept, embed_tokens, features), on_chunk)
+                inputs_embeds = self._embed(prompt, kept, embed_tokens, features)
+                logits = cache.fill(prompt.keys, inputs_embeds, _watched("on_prefill", options, stop))
 
             choose = Sampler(sampling, prompt.input_ids)
             eos_token_ids = self.bundle.model.eos_token_ids

@@ -60,6 +60,11 @@ def test_a_bundle_without_graphs_for_the_engine(tiny_bundle, tmp_path: Path, tar
     assert not results.exists()
 
 
+def test_an_openvino_that_cannot_be_loaded(bundle: Path) -> None:
+    result = smol_edge("run", STORY, "--model", bundle, patch="sys.modules['openvino._pyopenvino'] = None")
+    assert_fails(result, 1, "openvino", "pip install")
+
+
 def test_replies_of_two_engines_are_not_mixed_in_one_file(tiny_bundle, tmp_path: Path) -> None:
     folder = tiny_bundle("tiny-idefics3", "int4", *BOTH)
     run = ("eval", "--model", folder, "--limit", "1", "--max-tokens", "1", "--results", tmp_path / "results.jsonl")

@@ -1,23 +1,11 @@
 """`smol-edge chat`."""
 
-import json
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from importlib import import_module
-from io import TextIOWrapper
-from pathlib import Path
-from threading import Event
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from smolvlm_edge.answer import DEFAULT_MAX_TOKENS, GenerateOptions
-from smolvlm_edge.chat import Chat
-from smolvlm_edge.cli.lines import split_line, typed_path
 from smolvlm_edge.cli.options import (
     DEMO_NOTE,
     EngineOption,
@@ -26,22 +14,12 @@ from smolvlm_edge.cli.options import (
     OfflineOption,
     QuantOption,
     ThreadsOption,
-    TileBar,
     YesOption,
     find_model,
 )
-from smolvlm_edge.errors import RequestError, SmolEdgeError, StoppedError
-from smolvlm_edge.messages import RawMessage, Source
+from smolvlm_edge.cli.session import Session
+from smolvlm_edge.messages import Source
 from smolvlm_edge.model import SmolVLM, check_request
-from smolvlm_edge.timings import Timings
-
-COMMANDS = """\
-/image PATH   show a picture or video with the next question; its path in the question does the same
-/system TEXT  what the model is told before everything else
-/save FILE    keep the conversation: as messages if FILE ends with .json, else as text
-/clear        forget the conversation
-/help         this list
-/quit         end, as Ctrl-D does; Ctrl-C ends an answer only"""
 
 
 def chat(
@@ -75,156 +53,3 @@ def chat(
     folder = find_model(model, quant, engine, offline=offline, yes=yes)
     with SmolVLM.load(folder, engine=engine, threads=threads) as vlm:
         Session(vlm.chat(system, **options), pictures).run()
-
-
-class Session:
-    """Reads lines, answers them on stdout, and says all else on stderr.
-
-    On a terminal a mistake is told and the next line is read, and Ctrl-C ends an answer; otherwise both end it all, as
-    in every other command.
-    """
-
-    def __init__(self, talk: Chat, pictures: list[Source]) -> None:
-        self._chat = talk
-        self._pictures = pictures
-        """Those that go with the next question."""
-        self._commands: dict[str, Callable[[str], None]] = {
-            "/image": self._show,
-            "/system": self._instruct,
-            "/save": self._save,
-            "/clear": self._clear,
-            "/help": lambda _: self._say(COMMANDS),
-        }
-        self._terminal = sys.stdin is not None and sys.stdin.isatty()
-        self._stderr = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-
-    def run(self) -> None:
-        """Until the lines end, or /quit."""
-        if self._terminal:
-            self._say("/help lists the commands, Ctrl-D ends")
-        for line in self._lines():
-            if line.strip() == "/quit":
-                return
-            try:
-                self._obey(line.strip())
-            except SmolEdgeError as error:
-                if not self._terminal:
-                    raise
-                self._say(f"error: {error}")
-
-    def _lines(self) -> Iterator[str]:
-        if isinstance(sys.stdin, TextIOWrapper):
-            sys.stdin.reconfigure(errors="replace")
-        if not self._terminal:
-            yield from sys.stdin or ()
-            return
-        with suppress(ImportError):  # Windows has none, and a history of its own
-            import_module("readline")  # gives input() a history, which stays in memory
-        while True:
-            try:
-                yield input("> ")
-            except KeyboardInterrupt:
-                print()
-            except EOFError:
-                print()
-                return
-
-    def _obey(self, line: str) -> None:
-        command, _, rest = line.partition(" ")
-        files, words = split_line(line)
-        if command in self._commands:
-            self._commands[command](rest.strip())
-        elif line.startswith("/") and not files:
-            raise RequestError(f"{command} is no command and no file: /help lists the commands")
-        elif words:
-            self._pictures += files
-            self._answer(words)
-        else:
-            for file in files:
-                self._add(file)
-
-    def _answer(self, question: str) -> None:
-        pictures, self._pictures = self._pictures, []
-        start, timings = time.perf_counter(), Timings()
-        with self._ctrl_c() as cancel, TileBar() as bar:
-            try:
-                for chunk in self._chat.stream(question, pictures, cancel=cancel, on_tile=bar.count):
-                    bar.stop()  # the answer takes the bar's place
-                    timings = chunk.timings
-                    print(chunk.text, end="", flush=True)
-            except StoppedError:
-                bar.stop()
-                print(" ...", end="")
-        print(flush=True)
-        self._say(_summary(time.perf_counter() - start, timings))
-
-    @contextmanager
-    def _ctrl_c(self) -> Iterator[Event]:
-        """What Ctrl-C sets meanwhile: an answer that ends in good order can be gone on from."""
-        pressed = Event()
-        if not self._terminal:
-            yield pressed
-            return
-        before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
-        try:
-            yield pressed
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-    def _show(self, path: str) -> None:
-        if not path:
-            raise RequestError("/image needs the path of a picture or video")
-        self._add(typed_path(path))
-
-    def _add(self, picture: Source) -> None:
-        check_request([picture], "describe", {})
-        self._pictures.append(picture)
-        name = picture if isinstance(picture, str | Path) else "the picture"
-        self._say(f"{name} goes with the next question")
-
-    def _instruct(self, text: str) -> None:
-        self._chat.system = text or None
-        self._say("the model is told that before everything else" if text else "the model is told nothing beforehand")
-
-    def _clear(self, _: str) -> None:
-        self._chat.clear()
-        self._pictures = []
-        self._say("the conversation is forgotten")
-
-    def _save(self, name: str) -> None:
-        if not name:
-            raise RequestError("/save needs the name of a file")
-        path = Path(name).expanduser()
-        messages = self._chat.messages
-        as_json = path.suffix == ".json"
-        text = json.dumps(messages, ensure_ascii=False, indent=1, default=str) if as_json else _transcript(messages)
-        try:
-            with path.open("x", encoding="utf-8") as file:
-                file.write(text + "\n")
-        except FileExistsError:
-            raise RequestError(f"{path} exists: choose another name") from None
-        except OSError as error:
-            raise RequestError(f"{path} cannot be written: {error.strerror or error}") from error
-        self._say(f"{path} is written")
-
-    def _say(self, text: str) -> None:
-        self._stderr.print(text, style="dim")
-
-
-def _summary(seconds: float, timings: Timings) -> str:
-    read, known = timings.prompt_tokens, timings.cached_tokens
-    return (
-        f"{seconds:.1f} s; {read} tokens read, {known} of them before; "
-        f"{timings.generated_tokens} written, {timings.decode_tokens_per_s:.0f} per second"
-    )
-
-
-def _transcript(messages: list[RawMessage]) -> str:
-    """The conversation to read: a paragraph a turn, names of files in brackets."""
-    paragraphs = []
-    for message in messages:
-        content = message["content"]
-        parts = [{"text": content}] if isinstance(content, str) else content
-        said = " ".join(part["text"] if "text" in part else f"[{part['image']}]" for part in parts)
-        paragraphs.append(f"{message['role'].capitalize()}: {said}")
-    return "\n\n".join(paragraphs)

@@ -56,15 +56,17 @@ def open_engine(name: EngineName, threads: int) -> Engine:
     """Import the engine and set it up.
 
     Raises:
-        EngineError: It is not installed.
+        EngineError: It is not installed, or its installation is damaged.
     """
     if name == "onnxruntime":
         from smolvlm_edge.graphs.onnxruntime import OnnxRuntimeEngine  # noqa: PLC0415 - no engine before a model
 
         return OnnxRuntimeEngine(threads)
     _check_installed(name)
-    from smolvlm_edge.graphs.openvino import OpenVinoEngine  # noqa: PLC0415 - an extra
-
+    try:
+        from smolvlm_edge.graphs.openvino import OpenVinoEngine  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise EngineError(f"openvino cannot be loaded ({error}): pip install --force-reinstall openvino") from error
     return OpenVinoEngine(threads)
 
 

@@ -12,7 +12,10 @@ from smolvlm_edge.errors import EngineError
 from smolvlm_edge.graphs import CLOSED, Floats
 from smolvlm_edge.graphs.memory import return_freed_memory
 
-Precision = Literal["f32", "bf16"]
+PRECISION = "f32"
+"""Arithmetic between the operators, and of the cache; the plugin's own choice would be bf16 and a cache of 8 bits where
+the processor is fast at it. Quantised matrices are multiplied with activations of 8 bits in groups of 32, as in ONNX
+Runtime."""
 
 
 def _import_silently() -> Any:
@@ -41,22 +44,15 @@ class OpenVinoEngine:
 
     target: Literal["openvino"] = "openvino"
 
-    def __init__(self, threads: int, precision: Precision = "f32") -> None:
-        """Set how everything is computed.
-
-        Args:
-            threads: Threads of a graph that runs.
-            precision: Arithmetic between the operators, and of the cache; the plugin's own choice would be bf16 and a
-                cache of 8 bits where the processor is fast at it. Quantised matrices are multiplied with activations
-                of 8 bits in groups of 32 neighbours, as in ONNX Runtime.
-        """
+    def __init__(self, threads: int) -> None:
+        """Set how many threads a graph runs on."""
         self._core = ov.Core()
         self._properties = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": precision,
-            "KV_CACHE_PRECISION": precision,
+            "INFERENCE_PRECISION_HINT": PRECISION,
+            "KV_CACHE_PRECISION": PRECISION,
         }
 
     def graph(self, path: Path) -> "OpenVinoGraph":
