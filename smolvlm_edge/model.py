@@ -231,6 +231,7 @@ class SmolVLM:
                 finish_reason = _finish_reason(token in eos_token_ids or detokenizer.stopped, count == max_tokens)
                 timings = clock.timings(
                     tiles=sum(map(len, prompt.tiles)),
+                    encoded_tiles=len(missing),
                     prompt_tokens=len(prompt.input_ids),
                     cached_tokens=kept,
                     generated_tokens=count,

@@ -20,6 +20,10 @@ from smolvlm_edge.graphs.memory import return_freed_memory
 
 CACHE_STEP = 256  # positions by which a cache grows
 SILENT = 4  # an error arrives as an exception; the engine need not print it as well
+SPIN_US = "20"
+"""How long a thread without work looks for more before it sleeps. The gaps between the products of one token are shorter.
+Without a bound, threads that wait take the time of those that they wait for as soon as another program computes
+(benchmarks/busy.py)."""
 
 
 class OnnxRuntimeEngine:
@@ -134,6 +138,7 @@ class OnnxDecoder:
 def _session(path: Path, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
     options.log_severity_level = SILENT
     options.enable_mem_pattern = False  # a plan of the buffers ahead holds 40 MB more for a tile and gains no time
     if _byte_products_overflow(platform.machine(), _processor_flags()):
