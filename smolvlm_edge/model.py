@@ -266,8 +266,8 @@ class SmolVLM:
     def _read(self, source: Source, options: GenerateOptions) -> Picture:
         if isinstance(source, Video):
             return read_clip(source, VideoConfig.from_folder(self.bundle.folder))
-        split, longest_edge = options.get("split"), options.get("longest_edge")
-        return cut(open_image(source), self.image_config, split=split, longest_edge=longest_edge)
+        detail, longest_edge = options.get("detail", "high"), options.get("longest_edge")
+        return cut(open_image(source), self.image_config, detail=detail, longest_edge=longest_edge)
 
     def _prompt(self, conversation: Conversation, pictures: Sequence[Picture]) -> "_Prompt":
         config = self.bundle.model
@@ -291,7 +291,7 @@ class SmolVLM:
         if prompt_tokens >= context:
             raise RequestError(
                 f"the prompt takes {prompt_tokens} tokens and the model's context holds {context}: "
-                "use fewer pictures or --frames, a smaller --longest-edge, --no-split, or a shorter text"
+                "use fewer pictures or --frames, a smaller --longest-edge, --detail auto or low, or a shorter text"
             )
         return context - prompt_tokens
 

@@ -79,11 +79,26 @@ def test_split_and_longest_edge_replace_the_checkpoints_rules() -> None:
     image = open_image(PICTURES["small_200x150"]())
     unsplit, smaller = tile_facts(cut(image, replace(CONFIG, split=False))), replace(CONFIG, longest_edge=1024)
 
-    assert tile_facts(cut(image, CONFIG, split=False)) == unsplit
+    assert tile_facts(cut(image, CONFIG, detail="low")) == unsplit
     assert unsplit["tiles"] == 1
     assert tile_facts(cut(image, CONFIG, longest_edge=1024)) == tile_facts(cut(image, smaller))
     assert len(cut(image, CONFIG, longest_edge=1024)) == 5
-    assert len(cut(image, replace(CONFIG, split=False), split=True)) == 13
+    assert tile_facts(cut(image, replace(CONFIG, split=False))) == unsplit, "no detail overrules the checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "tiles"),
+    [(200, 150, 1), (512, 512, 1), (513, 200, 3), (640, 427, 5), (1500, 1000, 7), (3000, 2000, 13), (427, 640, 5)],
+)
+def test_auto_enlarges_no_picture_but_to_whole_tiles(width: int, height: int, tiles: int) -> None:
+    """Its tiles show it at its own size or the next larger one; one that is larger than the rules is cut as by them."""
+    image = Image.fromarray(pixels(width, height))
+    found = cut(image, CONFIG, detail="auto")
+    assert len(found) == tiles
+    assert max(found.columns, 1) * 512 - width < 512 or width > 2048 or height > width
+    if width > 2048:
+        assert tile_facts(found) == tile_facts(cut(image, CONFIG))
+    assert len(cut(image, CONFIG, detail="auto", longest_edge=100)) == 1
 
 
 def same(first: Image.Image, second: Image.Image) -> bool:

@@ -75,9 +75,13 @@ def test_the_model_may_come_from_the_environment(bundle: Path) -> None:
     assert result.returncode == 0
 
 
-def test_no_split_makes_one_tile(bundle: Path, picture: Path) -> None:
+def test_less_detail_makes_fewer_tiles(bundle: Path, picture: Path) -> None:
     options = ("--model", bundle, "--max-tokens", "1", "--json")
-    assert json.loads(smol_edge("run", picture, QUESTION, "--no-split", *options).stdout)["tiles"] == 1
+    assert json.loads(smol_edge("run", picture, QUESTION, "--detail", "low", *options).stdout)["tiles"] == 1
+    small = picture.parent / "small.png"
+    Image.new("RGB", (20, 10)).save(small)
+    assert json.loads(smol_edge("run", small, QUESTION, "--detail", "auto", *options).stdout)["tiles"] == 1
+    assert json.loads(smol_edge("run", small, QUESTION, *options).stdout)["tiles"] > 1
     assert json.loads(smol_edge("run", picture, QUESTION, "--longest-edge", "64", *options).stdout)["tiles"] == 1
     assert json.loads(smol_edge("run", picture, QUESTION, *options).stdout)["tiles"] > 1
 
