@@ -4,8 +4,9 @@ Every setting has a process of its own with its graphs open; they take turns, ea
 that slows down slows all of them. Medians, and what is left of the speed under load: with as many other processes as
 threads, each of them gets half the processors, so half is in proportion.
 
-    python benchmarks/busy.py 256m-int4 --busy 1 --setting default= \
-        --setting 'no spinning=session.intra_op.allow_spinning=0' --setting 'one thread=threads=1'
+    python benchmarks/busy.py 256m-int4 --busy 1 --setting 'as built in=' \
+        --setting 'spinning for 1 s=session.intra_op.spin_duration_us=1000000' \
+        --setting 'not at all=session.intra_op.allow_spinning=0' --setting 'one thread=threads=1'
 
 A setting is a name and, separated by commas, session options of ONNX Runtime that replace the engine's, or `threads`.
 """

@@ -76,7 +76,8 @@ class SmolVLM:
                 default what the bundle has graphs for, `onnxruntime` first.
             threads: Threads of the engine; by default as many as the processors this process may use.
             memory: `balanced` keeps every graph open once it was used. `low` closes the vision encoder before
-                the decoder opens, and the other way round: less memory, for the time to open them again.
+                the decoder opens, and the other way round, and keeps the features of no picture but the last
+                prompt's: less memory, for the time to open and to encode again.
             busy: What a question meets while another one is answered: `wait` lets it wait for its turn, `raise`
                 refuses it with a RequestError.
 

@@ -56,8 +56,10 @@ class Clock:
         yield
         self._spent_ms[name] += (time.perf_counter() - start) * 1000
 
-    def timings(self, *, generated_tokens: int, **counts: int) -> Timings:
-        """The cost up to now, with what was counted; called after every token."""
+    def timings(
+        self, *, tiles: int, encoded_tiles: int, prompt_tokens: int, cached_tokens: int, generated_tokens: int
+    ) -> Timings:
+        """The cost up to now; called after every token."""
         now = time.perf_counter()
         if generated_tokens == 1:
             self._first_token = now
@@ -66,8 +68,11 @@ class Clock:
             **self._spent_ms,
             ttft_ms=(self._first_token - self._start) * 1000,
             decode_tokens_per_s=(generated_tokens - 1) / decoding if generated_tokens > 1 else 0.0,
+            tiles=tiles,
+            encoded_tiles=encoded_tiles,
+            prompt_tokens=prompt_tokens,
+            cached_tokens=cached_tokens,
             generated_tokens=generated_tokens,
-            **counts,
             peak_rss_bytes=peak_rss_bytes(),
         )
 

@@ -54,7 +54,7 @@ def test_every_line_is_a_question(tmp_path: Path) -> None:
 def test_pictures_in_the_line_and_commands(bundle: Path, tmp_path: Path) -> None:
     picture = tmp_path / "a picture.png"
     picture.write_bytes(SHAPES.read_bytes())
-    arguments = ("--model", bundle, "--max-tokens", "4", "--detail", "low", "--system", "Be brief.")
+    arguments = ("--model", bundle, "--max-tokens", "4", "--detail", "low", "--memory", "low", "--system", "Be brief.")
     lines = [
         f"'{picture}' What is this?",
         f"/image {picture}",

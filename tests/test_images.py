@@ -87,16 +87,24 @@ def test_split_and_longest_edge_replace_the_checkpoints_rules() -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "tiles"),
-    [(200, 150, 1), (512, 512, 1), (513, 200, 3), (640, 427, 5), (1500, 1000, 7), (3000, 2000, 13), (427, 640, 5)],
+    ("width", "height", "rows", "columns"),
+    [
+        (200, 150, 0, 0),
+        (512, 512, 0, 0),
+        (513, 200, 1, 2),
+        (640, 427, 2, 2),
+        (427, 640, 2, 2),
+        (1500, 1000, 2, 3),
+        (2048, 1366, 3, 4),
+        (3000, 2000, 3, 4),
+    ],
 )
-def test_auto_enlarges_no_picture_but_to_whole_tiles(width: int, height: int, tiles: int) -> None:
-    """Its tiles show it at its own size or the next larger one; one that is larger than the rules is cut as by them."""
+def test_auto_enlarges_no_picture_but_to_whole_tiles(width: int, height: int, rows: int, columns: int) -> None:
+    """What is as large as the rules would make it, or larger, is cut as by them."""
     image = Image.fromarray(pixels(width, height))
     found = cut(image, CONFIG, detail="auto")
-    assert len(found) == tiles
-    assert max(found.columns, 1) * 512 - width < 512 or width > 2048 or height > width
-    if width > 2048:
+    assert (found.rows, found.columns) == (rows, columns)
+    if width >= 2048:
         assert tile_facts(found) == tile_facts(cut(image, CONFIG))
     assert len(cut(image, CONFIG, detail="auto", longest_edge=100)) == 1
 

@@ -10,6 +10,7 @@ from smolvlm_edge.cli.options import (
     DEMO_NOTE,
     DetailOption,
     EngineOption,
+    MemoryOption,
     ModelOption,
     OfflineOption,
     QuantOption,
@@ -36,6 +37,7 @@ def chat(
     seed: Annotated[int | None, typer.Option(help="Makes sampled answers repeatable.")] = None,
     engine: EngineOption = None,
     threads: ThreadsOption = None,
+    memory: MemoryOption = "balanced",
     detail: DetailOption = "high",
 ) -> None:
     """Talk about pictures, question by question; piped in, every line is a question.
@@ -54,5 +56,5 @@ def chat(
     if model is None:
         print(DEMO_NOTE, file=sys.stderr)
     folder = find_model(model, quant, engine, offline=offline, yes=yes)
-    with SmolVLM.load(folder, engine=engine, threads=threads) as vlm:
+    with SmolVLM.load(folder, engine=engine, threads=threads, memory=memory) as vlm:
         Session(vlm.chat(system, **options), pictures).run()

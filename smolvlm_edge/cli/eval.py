@@ -12,6 +12,7 @@ from smolvlm_edge.bundle import MANIFEST, Bundle, sha256
 from smolvlm_edge.cli.options import (
     DetailOption,
     EngineOption,
+    MemoryOption,
     ModelOption,
     OfflineOption,
     QuantOption,
@@ -50,6 +51,7 @@ def evaluate(
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply.")] = 128,
     engine: EngineOption = None,
     threads: ThreadsOption = None,
+    memory: MemoryOption = "balanced",
     detail: DetailOption = "high",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -74,7 +76,7 @@ def evaluate(
     columns = (TextColumn("question"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         open_results(results, begin) as kept,
-        SmolVLM.load(folder, engine=engine, threads=threads, memory="balanced") as vlm,
+        SmolVLM.load(folder, engine=engine, threads=threads, memory=memory) as vlm,
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
     ):
         task = progress.add_task("", total=asked.count)

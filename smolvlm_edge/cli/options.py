@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from smolvlm_edge.graphs.engines import EngineName, target_of
 from smolvlm_edge.images import Detail
 from smolvlm_edge.model import MAX_THREADS
+from smolvlm_edge.network import Memory
 from smolvlm_edge.store import DEFAULT_VARIABLE, DEMO
 from smolvlm_edge.store.bundles import Plan, locate
 from smolvlm_edge.store.lockfile import locked_models
@@ -60,6 +61,10 @@ DetailOption = Annotated[
         "--detail",
         help="Tiles of a picture: low, one, soonest and coarsest; auto, what its pixels fill; high, the model's rules.",
     ),
+]
+MemoryOption = Annotated[
+    Memory,
+    typer.Option("--memory", help="low: vision encoder and decoder are never open together; slower with new pictures."),
 ]
 
 

@@ -89,7 +89,7 @@ class QuestionFile:
             else:
                 _check_base64(name, image)  # now rather than after an hour of answers
             indices.add(index)
-            answers = file._item(name, row, image, None).answers
+            answers = file._item(name, row, image, "high").answers
             all_yes_no = all_yes_no and YES_NO.issuperset(answer.lower() for answer in answers)
         if without_image:
             logger.warning("%d rows of %s have no image and are left out, as VLMEvalKit does", without_image, path.name)

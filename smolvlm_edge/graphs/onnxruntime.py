@@ -24,6 +24,8 @@ from smolvlm_edge.graphs.memory import return_freed_memory, unload_file
 
 CACHE_STEP = 256  # positions by which a cache grows
 SILENT = 4  # an error arrives as an exception; the engine need not print it as well
+_sessions: WeakSet[ort.InferenceSession] = WeakSet()
+"""All that are open."""
 PRIVATE = {"flags": mmap.MAP_PRIVATE} if hasattr(mmap, "MAP_PRIVATE") else {}  # Windows has no other
 SPIN_US = "20"
 """How long a thread without work looks for more before it sleeps. Gaps between the products of a token are shorter;
@@ -163,9 +165,6 @@ def _session(path: Path, threads: int) -> ort.InferenceSession:
     unload_file(path.with_suffix(".onnx.data"))
     _sessions.add(session)
     return session
-
-
-_sessions: WeakSet[ort.InferenceSession] = WeakSet()
 
 
 def _keep_sessions() -> None:

@@ -31,16 +31,13 @@ def _groups(root: Path) -> Iterator[Path]:
         top, mount_point = mount.split()[3:5]
         kind, _, controllers = system.split()[:3]
         for _, names, group in memberships:
-            if (kind == "cgroup2" and not names) or (kind == "cgroup" and "cpu" in _both(names, controllers)):
+            version_1 = kind == "cgroup" and "cpu" in names.split(",") and "cpu" in controllers.split(",")
+            if version_1 or (kind == "cgroup2" and not names):
                 folder = root / mount_point.lstrip("/")
                 # a container sees its own group as the top, though it may be told its path on the host
                 inside = PurePosixPath(group).relative_to(top) if PurePosixPath(group).is_relative_to(top) else ""
                 yield folder / inside
                 yield from (folder / above for above in PurePosixPath(inside).parents)
-
-
-def _both(names: str, others: str) -> set[str]:
-    return set(names.split(",")) & set(others.split(","))
 
 
 def _quota(folder: Path) -> float | None:
