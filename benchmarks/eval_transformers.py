@@ -34,7 +34,7 @@ class Reference:
         images = list(item.images())
         content = [*({"type": "image"} for _ in images), {"type": "text", "text": item.prompt}]
         text = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        options = {} if item.split is None else {"do_image_splitting": item.split}
+        options = {"do_image_splitting": False} if item.detail == "low" else {}
         inputs = self.processor(text=text, images=[images] if images else None, return_tensors="pt", **options)
         with torch.inference_mode():
             ids = self.model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False)
@@ -47,12 +47,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--limit", type=int, default=None, help="only the first N questions")
-    parser.add_argument("--no-split", action="store_true")
+    parser.add_argument("--detail", choices=("low", "high"), default="high")
     parser.add_argument("--results", type=Path, help="replies of `smol-edge eval --results` to compare with")
     arguments = parser.parse_args()
     torch.set_num_threads(2)
     reference, report = Reference(arguments.checkpoint), Report()
-    questions = drawn_questions(limit=arguments.limit, split=False if arguments.no_split else None)
+    questions = drawn_questions(limit=arguments.limit, detail=arguments.detail)
     ours = _replies(arguments.results) if arguments.results else {}
     same = 0
     for item in track(islice(questions.items, questions.count), total=questions.count, console=Console(stderr=True)):

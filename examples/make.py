@@ -90,7 +90,7 @@ def main() -> None:
     model = SmolVLM.load("demo")
     print("| pictures | question | answer |\n|---|---|---|")
     for names, question in ASKED:
-        answer = model.generate([FOLDER / name for name in names], question, split=False if len(names) > 2 else None)
+        answer = model.generate([FOLDER / name for name in names], question, detail="low" if len(names) > 2 else "high")
         print(f"| {' '.join(f'`{name}`' for name in names)} | {question} | {answer} |")
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Self, TypedDict
+from typing import Any, Literal, Self, TypedDict, get_args
 
 from smolvlm_edge.errors import RequestError
-from smolvlm_edge.images import MAX_EDGE
+from smolvlm_edge.images import MAX_EDGE, Detail
 from smolvlm_edge.sampling import Sampling
 from smolvlm_edge.stopping import Event
 from smolvlm_edge.timings import Timings
@@ -30,13 +30,13 @@ class GenerateOptions(TypedDict, total=False):
     seed: int | None
     stop: str | Sequence[str]
     """One text or several that end the answer; they are not part of it."""
-    split: bool | None
-    """Whether to cut pictures into tiles; None leaves it to the checkpoint. A video's frames are never cut."""
+    detail: Detail
+    """Tiles to spend on a picture: `low` makes it one, `auto` does not enlarge it, `high`, the default, keeps to the
+    checkpoint's rules. A video's frames are one tile each."""
     longest_edge: int | None
     """Pixels to bring a picture's longer side to before it is cut; None leaves it to the checkpoint."""
     on_tile: Callable[[int, int], None]
-    """Called with the tiles encoded so far and how many there are to encode: those that the prompt before did not
-    have."""
+    """Called with the tiles encoded so far and how many there are to encode: those whose features are not kept."""
     on_prefill: Callable[[int, int], None]
     """Called with the tokens of the prompt that the decoder has read so far, and all of them."""
     cancel: Event | None
@@ -104,6 +104,8 @@ def check_options(options: Mapping[str, Any]) -> tuple[Sampling, int]:
         raise RequestError("max_tokens must be a whole number, 1 or more")
     if longest_edge is not None and not 1 <= longest_edge <= MAX_EDGE:
         raise RequestError(f"longest_edge must be from 1 to {MAX_EDGE}")
+    if (detail := options.get("detail", "high")) not in get_args(Detail):
+        raise RequestError(f"detail must be one of {', '.join(get_args(Detail))}, not {detail!r}")
     known = {field.name for field in fields(Sampling)}
     values: dict[str, Any] = {name: value for name, value in options.items() if name in known}
     return Sampling(**values), max_tokens

@@ -7,6 +7,7 @@ files of the checkpoint, and bundle.json, which names every file with its size a
 import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -122,13 +123,13 @@ class Bundle:
         Raises:
             IntegrityError: A file has changed or cannot be read.
         """
-        for name, entry in self.files_for(target).items():
-            try:
-                unchanged = sha256(self.folder / name) == entry.sha256
-            except OSError as error:
-                raise IntegrityError(f"{self.folder / name} cannot be read: {error.strerror}") from error
-            if not unchanged:
-                raise IntegrityError(f"{self.folder / name} has changed since it was exported: export the model again")
+        files = self.files_for(target)
+        with ThreadPoolExecutor() as pool:
+            for name, found in zip(files, pool.map(self._sha256, files), strict=True):
+                if found != files[name].sha256:
+                    raise IntegrityError(
+                        f"{self.folder / name} has changed since it was exported: export the model again"
+                    )
 
     def files_for(self, target: Target) -> dict[str, FileEntry]:
         """Everything but graphs for other targets."""
@@ -138,6 +139,12 @@ class Bundle:
     def graph_path(self, name: str, target: Target) -> Path:
         """The file of a graph's operators."""
         return self.folder / f"{name}{SUFFIXES[target][0]}"
+
+    def _sha256(self, name: str) -> str:
+        try:
+            return sha256(self.folder / name)
+        except OSError as error:
+            raise IntegrityError(f"{self.folder / name} cannot be read: {error.strerror}") from error
 
     def _check_sizes(self) -> None:
         for name, entry in self.files.items():

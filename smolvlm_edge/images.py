@@ -19,6 +19,7 @@ from os import PathLike
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from threading import Lock
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,9 @@ FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA",
 MPO counts as JPEG."""
 MAX_PIXELS = 89_478_485  # Pillow's own bound: 256 MB as RGB
 MAX_FILE_BYTES = 256 << 20
+Detail = Literal["low", "auto", "high"]
+"""`low`: a picture becomes one tile. `auto`: it is not enlarged, but to fill its last row and column of tiles. `high`:
+the checkpoint's own rules."""
 MAX_EDGE = 4096  # no resized picture is longer than this
 _warning_filters = Lock()  # they belong to the whole process
 PAGED_FORMATS = {"GIF", "PNG", "TIFF", "WEBP", "AVIF"}  # the second picture of an MPO photo is only a preview
@@ -109,22 +113,21 @@ def check_image(source: ImageSource) -> None:
             Image.open(file, formats=known_formats()).close()
 
 
-def cut(
-    image: Image.Image, config: ImageConfig, *, split: bool | None = None, longest_edge: int | None = None
-) -> Tiles:
+def cut(image: Image.Image, config: ImageConfig, *, detail: Detail = "high", longest_edge: int | None = None) -> Tiles:
     """Resize an RGB picture and cut it into tiles.
 
     Args:
         image: An RGB picture.
         config: The checkpoint's rules.
-        split: Whether to cut at all; by default what the checkpoint says. Unsplit, the picture is squashed
-            to one square.
+        detail: How many tiles to spend on it. Uncut, the picture is squashed to one square.
         longest_edge: Pixels to bring the longer side to, instead of the checkpoint's.
     """
-    tile = config.tile_size
+    tile, longest_edge = config.tile_size, longest_edge or config.longest_edge
+    if detail == "auto":
+        longest_edge = min(longest_edge, max(image.size))
     resample = Image.Resampling(config.resample)
-    image = image.resize(longest_edge_size(*image.size, longest_edge or config.longest_edge), resample)
-    if not (config.split if split is None else split):
+    image = image.resize(longest_edge_size(*image.size, longest_edge), resample)
+    if detail == "low" or not config.split:
         return Tiles((np.asarray(image.resize((tile, tile), resample)),), 0, 0, config)
     image = image.resize(tile_multiple_size(*image.size, tile), resample)
     columns, rows = image.width // tile, image.height // tile

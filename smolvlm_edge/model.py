@@ -76,7 +76,8 @@ class SmolVLM:
                 default what the bundle has graphs for, `onnxruntime` first.
             threads: Threads of the engine; by default as many as the processors this process may use.
             memory: `balanced` keeps every graph open once it was used. `low` closes the vision encoder before
-                the decoder opens, and the other way round: less memory, for the time to open them again.
+                the decoder opens, and the other way round, and keeps the features of no picture but the last
+                prompt's: less memory, for the time to open and to encode again.
             busy: What a question meets while another one is answered: `wait` lets it wait for its turn, `raise`
                 refuses it with a RequestError.
 
@@ -231,6 +232,7 @@ class SmolVLM:
                 finish_reason = _finish_reason(token in eos_token_ids or detokenizer.stopped, count == max_tokens)
                 timings = clock.timings(
                     tiles=sum(map(len, prompt.tiles)),
+                    encoded_tiles=len(missing),
                     prompt_tokens=len(prompt.input_ids),
                     cached_tokens=kept,
                     generated_tokens=count,
@@ -265,8 +267,8 @@ class SmolVLM:
     def _read(self, source: Source, options: GenerateOptions) -> Picture:
         if isinstance(source, Video):
             return read_clip(source, VideoConfig.from_folder(self.bundle.folder))
-        split, longest_edge = options.get("split"), options.get("longest_edge")
-        return cut(open_image(source), self.image_config, split=split, longest_edge=longest_edge)
+        detail, longest_edge = options.get("detail", "high"), options.get("longest_edge")
+        return cut(open_image(source), self.image_config, detail=detail, longest_edge=longest_edge)
 
     def _prompt(self, conversation: Conversation, pictures: Sequence[Picture]) -> "_Prompt":
         config = self.bundle.model
@@ -290,7 +292,7 @@ class SmolVLM:
         if prompt_tokens >= context:
             raise RequestError(
                 f"the prompt takes {prompt_tokens} tokens and the model's context holds {context}: "
-                "use fewer pictures or --frames, a smaller --longest-edge, --no-split, or a shorter text"
+                "use fewer pictures or --frames, a smaller --longest-edge, --detail auto or low, or a shorter text"
             )
         return context - prompt_tokens
 

@@ -1,4 +1,4 @@
-"""The four graphs of a model, and what they computed for the last prompt."""
+"""The four graphs of a model, and what they computed for earlier prompts."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +12,8 @@ from smolvlm_edge.images import Tiles
 Memory = Literal["balanced", "low"]
 Features = dict[int, Floats]
 """Image features [image_seq_len, hidden] of tiles, by `Tiles.digests`."""
+FEATURE_BYTES: dict[Memory, int] = {"balanced": 64 << 20, "low": 0}
+"""How much is kept besides what the prompt needs: 64 MB are 455 tiles of the 256M shape, 101 of the 2.2B shape."""
 
 
 class Network:
@@ -42,13 +44,21 @@ class Network:
         return self._text
 
     def recall(self, pictures: Sequence[Tiles]) -> Features:
-        """Features of the last prompt's tiles, as far as they are in these pictures; all others are forgotten."""
+        """Features of tiles, as far as they are known, to be added to.
+
+        Those of these pictures stay, and of all others the ones that were asked for last.
+        """
         wanted = {digest for picture in pictures for digest in picture.digests}
-        self._features = {digest: rows for digest, rows in self._features.items() if digest in wanted}
+        others = {digest: rows for digest, rows in self._features.items() if digest not in wanted}
+        excess = sum(rows.nbytes for rows in others.values()) - FEATURE_BYTES[self._memory]
+        while excess > 0:
+            excess -= others.pop(next(iter(others))).nbytes
+        known = {digest: rows for digest, rows in self._features.items() if digest in wanted}
+        self._features = others | known
         return self._features
 
     def close(self) -> None:
-        """Close everything, and forget the last prompt."""
+        """Close everything, and forget all prompts."""
         self._close_vision()
         self._close_text()
         self._features = {}

@@ -19,7 +19,7 @@ class Timings:
     preprocess_ms: float = 0.0
     """Reading, resizing and cutting the pictures, and tokenizing the prompt."""
     vision_ms: float = 0.0
-    """Vision encoder and connector over all tiles that were not in the prompt before."""
+    """Vision encoder and connector over the encoded tiles."""
     prefill_ms: float = 0.0
     """The decoder over the prompt, as far as it was not in the cache."""
     ttft_ms: float = 0.0
@@ -27,6 +27,8 @@ class Timings:
     decode_tokens_per_s: float = 0.0
     """Rate of the tokens after the first."""
     tiles: int = 0
+    encoded_tiles: int = 0
+    """How many of them were computed: no tile twice, and none whose features were kept from an earlier prompt."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     """How many of the prompt's first tokens were in the cache already, left by the prompt before."""
@@ -54,7 +56,9 @@ class Clock:
         yield
         self._spent_ms[name] += (time.perf_counter() - start) * 1000
 
-    def timings(self, *, tiles: int, prompt_tokens: int, cached_tokens: int, generated_tokens: int) -> Timings:
+    def timings(
+        self, *, tiles: int, encoded_tiles: int, prompt_tokens: int, cached_tokens: int, generated_tokens: int
+    ) -> Timings:
         """The cost up to now; called after every token."""
         now = time.perf_counter()
         if generated_tokens == 1:
@@ -65,6 +69,7 @@ class Clock:
             ttft_ms=(self._first_token - self._start) * 1000,
             decode_tokens_per_s=(generated_tokens - 1) / decoding if generated_tokens > 1 else 0.0,
             tiles=tiles,
+            encoded_tiles=encoded_tiles,
             prompt_tokens=prompt_tokens,
             cached_tokens=cached_tokens,
             generated_tokens=generated_tokens,

@@ -47,7 +47,10 @@ class Rig:
             part.close()
 
     def cut(self, case: Case) -> list[Tiles]:
-        return [cut(open_image(picture), self.model.image_config, split=case.split) for picture in case.pictures()]
+        return [
+            cut(open_image(picture), self.model.image_config, detail="high" if case.split else "low")
+            for picture in case.pictures()
+        ]
 
     def input_ids(self, case: Case) -> npt.NDArray[np.int64]:
         parts: list[Any] = [*({"type": "image"} for _ in case.sizes), {"type": "text", "text": case.prompt}]

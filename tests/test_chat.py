@@ -12,6 +12,7 @@ from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.decoding import PREFILL_CHUNK, PromptCache
 from smolvlm_edge.graphs import Decoder
 from smolvlm_edge.graphs.engines import open_engine
+from smolvlm_edge.network import FEATURE_BYTES
 
 ROOT = Path(__file__).parent.parent
 STORY = "Once upon a time there was a picture that nobody had seen. " * 6
@@ -133,6 +134,43 @@ def test_memory_low_keeps_features_and_answers(tiny_bundle, plain: SmolVLM) -> N
         assert answers[0].token_ids == answers[1].token_ids
         assert answers[0].timings.tiles == answers[1].timings.tiles
     assert len(set(seen)) == 1
+
+
+def test_a_picture_that_was_shown_before_is_not_encoded_again(model: SmolVLM, tmp_path: Path) -> None:
+    """Whatever it comes as, also with others in between and after another text; and the answers are the same."""
+    seen, other = picture(1), picture(2)
+    seen.save(tmp_path / "seen.png")
+    stored = (tmp_path / "seen.png").read_bytes()
+    first = model.generate(seen, "What is it?", max_tokens=6)
+    assert first.timings.encoded_tiles == first.timings.tiles > 1
+    assert model.generate(other, "And this?", max_tokens=2).timings.encoded_tiles == first.timings.tiles
+    asked = [
+        (tmp_path / "seen.png", "What is it?"),
+        (stored, STORY),
+        (np.asarray(seen), "Which colour?"),
+        ([other, stored, seen], "What changed?"),
+    ]
+    answers = [model.generate(images, text, max_tokens=6) for images, text in asked]
+    assert [answer.timings.encoded_tiles for answer in answers] == [0, 0, 0, 0]
+    assert answers[0].token_ids == first.token_ids
+    for (images, text), answer in zip(asked, answers, strict=True):
+        model.close()
+        assert model.generate(images, text, max_tokens=6).token_ids == answer.token_ids
+
+
+def test_the_pictures_of_longest_ago_are_forgotten_first(plain: SmolVLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    def encoded(*seeds: int) -> int:
+        return plain.generate([picture(seed) for seed in seeds], "What?", max_tokens=1).timings.encoded_tiles
+
+    plain.close()
+    each = encoded(1)
+    size = sum(rows.nbytes for rows in plain._network.recall([]).values())
+    monkeypatch.setitem(FEATURE_BYTES, "balanced", 2 * size)
+    assert [encoded(2), encoded(3), encoded(1), encoded(4)] == [each, each, 0, each]
+    assert encoded(2) == each, "1 was asked for after 2"
+    assert [encoded(1), encoded(4)] == [0, 0]
+    assert encoded(1, 2, 4, 5) == each, "a prompt has all of its pictures, whatever the bound"
+    assert encoded(1, 2, 4, 5) == 0
 
 
 def test_the_demonstration_model_remembers_what_it_was_shown() -> None:

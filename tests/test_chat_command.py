@@ -54,7 +54,7 @@ def test_every_line_is_a_question(tmp_path: Path) -> None:
 def test_pictures_in_the_line_and_commands(bundle: Path, tmp_path: Path) -> None:
     picture = tmp_path / "a picture.png"
     picture.write_bytes(SHAPES.read_bytes())
-    arguments = ("--model", bundle, "--max-tokens", "4", "--no-split", "--system", "Be brief.")
+    arguments = ("--model", bundle, "--max-tokens", "4", "--detail", "low", "--memory", "low", "--system", "Be brief.")
     lines = [
         f"'{picture}' What is this?",
         f"/image {picture}",
@@ -76,7 +76,7 @@ def test_pictures_in_the_line_and_commands(bundle: Path, tmp_path: Path) -> None
     assert [part.get("image") for turn in (1, 3) for part in kept[turn]["content"]] == [str(picture), None] * 2
     kept[0]["content"] = "Be brief."
     for answered in (2, 4):
-        expected = model.generate(messages=kept[:answered], max_tokens=4, split=False)
+        expected = model.generate(messages=kept[:answered], max_tokens=4, detail="low")
         assert kept[answered]["content"] == expected.text
     text = (tmp_path / "one.txt").read_text()
     assert f"System: Be brief.\n\nUser: [{picture}] What is this?\n\nAssistant: {kept[2]['content']}" in text

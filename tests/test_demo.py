@@ -91,7 +91,7 @@ def test_it_is_right_about_the_examples(demo: SmolVLM, pictures: list[str], ques
 
 
 def test_it_follows_a_clip(demo: SmolVLM) -> None:
-    assert str(demo.generate(CLIP, "What happens?", split=False)) == "The red circle moves to the right."
+    assert str(demo.generate(CLIP, "What happens?", detail="low")) == "The red circle moves to the right."
 
 
 def test_a_stream_is_the_answer_in_pieces(demo: SmolVLM) -> None:
@@ -122,8 +122,8 @@ def test_the_readme_quotes_it_word_for_word(demo: SmolVLM) -> None:
     assert len(rows) >= 6
     for pictures, question, answer in rows:
         names = re.findall(r"`([^`]+)`", pictures)
-        split = False if len(names) > 2 else None
-        assert str(demo.generate([EXAMPLES / name for name in names], question, split=split)) == answer
+        detail = "low" if len(names) > 2 else "high"
+        assert str(demo.generate([EXAMPLES / name for name in names], question, detail=detail)) == answer
 
 
 def test_it_is_right_about_scenes_that_no_training_saw(demo: SmolVLM) -> None:
@@ -134,8 +134,8 @@ def test_it_is_right_about_scenes_that_no_training_saw(demo: SmolVLM) -> None:
 def test_small_text_needs_the_tiles(demo: SmolVLM) -> None:
     """Splitting works and matters: without it, small text is gone and large shapes are not."""
     shares = []
-    for split in (None, False):
-        report = ask_all(demo, drawn_questions(limit=300, split=split), Results(), 128, lambda: None)
+    for detail in ("high", "low"):
+        report = ask_all(demo, drawn_questions(limit=300, detail=detail), Results(), 128, lambda: None)
         shares.append(report.to_dict()["kinds"]["small text"]["score"])
     assert shares[0] > shares[1] + 0.3
 

@@ -251,10 +251,10 @@ def test_drawn_questions_are_held_out_balanced_and_repeatable() -> None:
 
 
 def test_frames_of_a_clip_are_asked_unsplit_and_the_rest_as_the_user_likes() -> None:
-    split = {item.kind: item.split for item in islice(drawn_items(0), 60)}
-    assert split["frames"] is False
-    assert split["count"] is None
-    assert {item.split for item in islice(drawn_items(0, split=False), 60)} == {False}
+    detail = {item.kind: item.detail for item in islice(drawn_items(0, "auto"), 60)}
+    assert detail["frames"] == "low"
+    assert detail["count"] == "auto"
+    assert {item.detail for item in islice(drawn_items(0, "low"), 60)} == {"low"}
     clip = next(item for item in drawn_items(0) if item.kind == "frames")
     assert [each.mode for each in clip.images()] == ["RGB"] * 4
 
@@ -270,7 +270,7 @@ def test_a_file_is_read_with_its_options_hint_and_kinds(tmp_path: Path) -> None:
         a_row("x4", answer='["x", "y"]'),
         a_row("x5", answer="[not a list]"),
     ]
-    one, two, three, four, five = QuestionFile.open(write_tsv(tmp_path / "q.tsv", rows)).items(False)
+    one, two, three, four, five = QuestionFile.open(write_tsv(tmp_path / "q.tsv", rows)).items("low")
     assert (one.metric, one.kind, one.answers, dict(one.options)) == (
         "choice",
         "counting",
@@ -283,7 +283,7 @@ def test_a_file_is_read_with_its_options_hint_and_kinds(tmp_path: Path) -> None:
     assert (three.kind, three.answers) == ("dev", ("x", "it's"))
     assert (four.kind, four.answers) == ("exact", ("x", "y"))
     assert five.answers == ("[not a list]",)
-    assert {each.split for each in (one, two, three, four, five)} == {False}
+    assert {each.detail for each in (one, two, three, four, five)} == {"low"}
     assert "row 3 (index x3)" in three.name
 
 
@@ -424,7 +424,7 @@ def test_json_has_the_model_and_a_score_for_every_kind(bundle: Path, four: Path)
 
 
 def test_drawn_scenes_make_a_table_by_kind(bundle: Path) -> None:
-    arguments = ("eval", "--limit", "30", "--max-tokens", "2", "--no-split", "--seed", "5")
+    arguments = ("eval", "--limit", "30", "--max-tokens", "2", "--detail", "low", "--seed", "5")
     result = smol_edge(*arguments, env={"SMOL_EDGE_MODEL": str(bundle), "COLUMNS": "80"})
     assert (result.returncode, result.stderr) == (0, "")
     head, *lines = result.stdout.splitlines()
@@ -512,7 +512,7 @@ def test_results_of_another_run_are_refused_and_left_alone(
     no_engine = "import sys; sys.modules['onnxruntime'] = None"  # it is refused before a model is loaded
     for arguments, word in [
         (("--model", bundle, "--max-tokens", "3"), "max_tokens"),
-        (("--model", bundle, "--max-tokens", "2", "--no-split"), "split"),
+        (("--model", bundle, "--max-tokens", "2", "--detail", "low"), "detail"),
         (("--model", bundle, "--max-tokens", "2", "--metric", "anls"), "metric"),
         (("--model", tiny_bundle("tiny-smolvlm", "fp32"), "--max-tokens", "2"), "model"),
     ]:

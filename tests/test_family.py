@@ -87,7 +87,9 @@ def test_logits(rig: OpenRig, name: str, case: str) -> None:
 def test_greedy_text(rig: OpenRig, name: str, case: str) -> None:
     """Text, token ids and where the answer ends; the space before an answer is left out, that in a completion stays."""
     expected, question = golden(name, case), CASES[case]
-    answer = rig(name).model.generate(question.pictures(), question.prompt, split=question.split, max_tokens=NEW_TOKENS)
+    answer = rig(name).model.generate(
+        question.pictures(), question.prompt, detail="high" if question.split else "low", max_tokens=NEW_TOKENS
+    )
     text = expected["text"].item()
     assert list(answer.token_ids) == expected["token_ids"].tolist()
     assert answer.text == (text if FAMILY[name].is_base else text.lstrip())

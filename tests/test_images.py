@@ -79,11 +79,34 @@ def test_split_and_longest_edge_replace_the_checkpoints_rules() -> None:
     image = open_image(PICTURES["small_200x150"]())
     unsplit, smaller = tile_facts(cut(image, replace(CONFIG, split=False))), replace(CONFIG, longest_edge=1024)
 
-    assert tile_facts(cut(image, CONFIG, split=False)) == unsplit
+    assert tile_facts(cut(image, CONFIG, detail="low")) == unsplit
     assert unsplit["tiles"] == 1
     assert tile_facts(cut(image, CONFIG, longest_edge=1024)) == tile_facts(cut(image, smaller))
     assert len(cut(image, CONFIG, longest_edge=1024)) == 5
-    assert len(cut(image, replace(CONFIG, split=False), split=True)) == 13
+    assert tile_facts(cut(image, replace(CONFIG, split=False))) == unsplit, "no detail overrules the checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "rows", "columns"),
+    [
+        (200, 150, 0, 0),
+        (512, 512, 0, 0),
+        (513, 200, 1, 2),
+        (640, 427, 2, 2),
+        (427, 640, 2, 2),
+        (1500, 1000, 2, 3),
+        (2048, 1366, 3, 4),
+        (3000, 2000, 3, 4),
+    ],
+)
+def test_auto_enlarges_no_picture_but_to_whole_tiles(width: int, height: int, rows: int, columns: int) -> None:
+    """What is as large as the rules would make it, or larger, is cut as by them."""
+    image = Image.fromarray(pixels(width, height))
+    found = cut(image, CONFIG, detail="auto")
+    assert (found.rows, found.columns) == (rows, columns)
+    if width >= 2048:
+        assert tile_facts(found) == tile_facts(cut(image, CONFIG))
+    assert len(cut(image, CONFIG, detail="auto", longest_edge=100)) == 1
 
 
 def same(first: Image.Image, second: Image.Image) -> bool:

@@ -98,7 +98,9 @@ def test_answer_through_the_public_interface(rig: OpenRig, name: str, case: str)
     """Pictures and text in, tokens out, with nothing of the reference in between."""
     expected, question = golden(name, case), CASES[case]
     chunks = list(
-        rig(name).model.stream(question.pictures(), question.prompt, split=question.split, max_tokens=NEW_TOKENS)
+        rig(name).model.stream(
+            question.pictures(), question.prompt, detail="high" if question.split else "low", max_tokens=NEW_TOKENS
+        )
     )
     assert [chunk.token_id for chunk in chunks] == expected["token_ids"].tolist()
     assert [chunk.finish_reason for chunk in chunks] == [None] * (NEW_TOKENS - 1) + ["length"]

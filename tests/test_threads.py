@@ -108,12 +108,12 @@ def test_who_waits_may_give_up(model: SmolVLM, open_stream: Callable[[], None]) 
 
 def test_eight_threads_with_fifty_mixed_requests_each(model: SmolVLM) -> None:
     """Answers, streams that are closed, cancelled answers, bad pictures and chats, all at once on one object."""
-    expected = [model.generate(picture, QUESTION, max_tokens=4, split=False).token_ids for picture in PICTURES]
-    alone = model.chat(max_tokens=3, split=False)
+    expected = [model.generate(picture, QUESTION, max_tokens=4, detail="low").token_ids for picture in PICTURES]
+    alone = model.chat(max_tokens=3, detail="low")
     talk = [alone.ask(QUESTION, PICTURES[0]).token_ids, alone.ask("Why?").token_ids]
 
     def one(number: int, kind: str) -> None:
-        picture, options = PICTURES[number], {"max_tokens": 4, "split": False}
+        picture, options = PICTURES[number], {"max_tokens": 4, "detail": "low"}
         if kind == "generate":
             assert model.generate(picture, QUESTION, **options).token_ids == expected[number]
         elif kind == "close":
@@ -128,7 +128,7 @@ def test_eight_threads_with_fifty_mixed_requests_each(model: SmolVLM) -> None:
             with pytest.raises(ImageError):
                 model.generate([picture, b"none"], QUESTION, **options)
         else:
-            chat = model.chat(max_tokens=3, split=False)
+            chat = model.chat(max_tokens=3, detail="low")
             assert [chat.ask(QUESTION, PICTURES[0]).token_ids, chat.ask("Why?").token_ids] == talk
 
     def many(seed: int) -> int:
@@ -146,7 +146,7 @@ def test_eight_threads_with_fifty_mixed_requests_each(model: SmolVLM) -> None:
 
 def test_cancelled_between_tiles(model: SmolVLM) -> None:
     expected = model.generate(PICTURES[0], QUESTION, max_tokens=4).token_ids
-    model.generate([], STORY, max_tokens=1)  # so that its tiles are to be encoded again
+    model.close()  # so that its tiles are to be encoded again
     cancel, seen = threading.Event(), []
 
     def on_tile(done: int, total: int) -> None:
@@ -319,15 +319,17 @@ def test_a_chat_in_an_event_loop(model: SmolVLM) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_process_is_told_what_to_do(bundle: Path) -> None:
-    """And ends by itself, closing the model as it goes; the parent goes on."""
+@pytest.mark.parametrize("idle", ["0", "0.5"])
+def test_a_forked_process_is_told_what_to_do(bundle: Path, idle: str) -> None:
+    """And ends by itself, closing the model, whether the engine's threads sleep by then or not; the parent goes on."""
     program = """
-import os, sys
+import os, sys, time
 from smolvlm_edge import EngineError, SmolVLM
 with SmolVLM.load(sys.argv[1]) as model:
     expected = model.generate([], "Hi", max_tokens=3).token_ids
     stream = model.stream([], "Hi", max_tokens=3)
     next(stream)  # what the parent holds, the child must not wait for
+    time.sleep(float(sys.argv[2]))
     child = os.fork()
     if not child:
         try:
@@ -341,7 +343,7 @@ with SmolVLM.load(sys.argv[1]) as model:
         print("parent")
 """
     result = subprocess.run(
-        [sys.executable, "-c", program, str(bundle)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", program, str(bundle), idle], capture_output=True, text=True, timeout=120, check=False
     )
     assert result.returncode == 0, result.stderr
     told, parent = result.stdout.splitlines()

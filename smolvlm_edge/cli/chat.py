@@ -8,9 +8,10 @@ import typer
 from smolvlm_edge.answer import DEFAULT_MAX_TOKENS, GenerateOptions
 from smolvlm_edge.cli.options import (
     DEMO_NOTE,
+    DetailOption,
     EngineOption,
+    MemoryOption,
     ModelOption,
-    NoSplitOption,
     OfflineOption,
     QuantOption,
     ThreadsOption,
@@ -36,20 +37,24 @@ def chat(
     seed: Annotated[int | None, typer.Option(help="Makes sampled answers repeatable.")] = None,
     engine: EngineOption = None,
     threads: ThreadsOption = None,
-    no_split: NoSplitOption = False,
+    memory: MemoryOption = "balanced",
+    detail: DetailOption = "high",
 ) -> None:
     """Talk about pictures, question by question; piped in, every line is a question.
 
     Example: smol-edge chat examples/shapes.png
     Example: smol-edge chat --model smolvlm-256m --system "Answer in one sentence."
     """
-    options: GenerateOptions = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
-    if no_split:
-        options["split"] = False
+    options: GenerateOptions = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        "detail": detail,
+    }
     pictures: list[Source] = list(images or [])
     check_request(pictures, "describe", options)
     if model is None:
         print(DEMO_NOTE, file=sys.stderr)
     folder = find_model(model, quant, engine, offline=offline, yes=yes)
-    with SmolVLM.load(folder, engine=engine, threads=threads) as vlm:
+    with SmolVLM.load(folder, engine=engine, threads=threads, memory=memory) as vlm:
         Session(vlm.chat(system, **options), pictures).run()

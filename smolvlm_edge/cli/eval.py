@@ -10,9 +10,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from smolvlm_edge.bundle import MANIFEST, Bundle, sha256
 from smolvlm_edge.cli.options import (
+    DetailOption,
     EngineOption,
+    MemoryOption,
     ModelOption,
-    NoSplitOption,
     OfflineOption,
     QuantOption,
     ThreadsOption,
@@ -50,7 +51,8 @@ def evaluate(
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply.")] = 128,
     engine: EngineOption = None,
     threads: ThreadsOption = None,
-    no_split: NoSplitOption = False,
+    memory: MemoryOption = "balanced",
+    detail: DetailOption = "high",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure how often a model is right: on drawn scenes, or on a file of questions with answers.
@@ -58,24 +60,23 @@ def evaluate(
     Example: smol-edge eval
     Example: smol-edge eval MMStar.tsv --model ./smolvlm-256m-int4 --results mmstar.jsonl
     """
-    split = False if no_split else None
     if questions is None:
         if metric is not None:
             raise RequestError("--metric goes with a file of questions: drawn scenes are scored to the letter")
-        asked = drawn_questions(seed, limit, split)
+        asked = drawn_questions(seed, limit, detail)
     else:
         if seed is not None:
             raise RequestError("--seed goes with drawn scenes: a file's questions are asked in its own order")
-        asked = file_questions(questions, metric, limit, split)
+        asked = file_questions(questions, metric, limit, detail)
     folder = find_model(model, quant, engine, offline=offline, yes=yes)
     bundle = Bundle.open(folder)
     engine = choose_engine(bundle, engine)
-    begin = header(sha256(folder / MANIFEST), engine, asked.fingerprint, metric or "default", split, max_tokens)
+    begin = header(sha256(folder / MANIFEST), engine, asked.fingerprint, metric or "default", detail, max_tokens)
     console = Console(stderr=True)
     columns = (TextColumn("question"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         open_results(results, begin) as kept,
-        SmolVLM.load(folder, engine=engine, threads=threads, memory="balanced") as vlm,
+        SmolVLM.load(folder, engine=engine, threads=threads, memory=memory) as vlm,
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
     ):
         task = progress.add_task("", total=asked.count)

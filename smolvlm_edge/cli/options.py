@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from smolvlm_edge.graphs.engines import EngineName, target_of
+from smolvlm_edge.images import Detail
 from smolvlm_edge.model import MAX_THREADS
+from smolvlm_edge.network import Memory
 from smolvlm_edge.store import DEFAULT_VARIABLE, DEMO
 from smolvlm_edge.store.bundles import Plan, locate
 from smolvlm_edge.store.lockfile import locked_models
@@ -53,7 +55,17 @@ ThreadsOption = Annotated[
         "--threads", min=1, max=MAX_THREADS, help="Threads of the engine.", show_default="available processors"
     ),
 ]
-NoSplitOption = Annotated[bool, typer.Option("--no-split", help="One tile per picture: faster, coarser.")]
+DetailOption = Annotated[
+    Detail,
+    typer.Option(
+        "--detail",
+        help="Tiles of a picture: low, one, soonest and coarsest; auto, what its pixels fill; high, the model's rules.",
+    ),
+]
+MemoryOption = Annotated[
+    Memory,
+    typer.Option("--memory", help="low: vision encoder and decoder are never open together; slower with new pictures."),
+]
 
 
 def seconds(time: str) -> float:

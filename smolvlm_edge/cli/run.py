@@ -11,9 +11,9 @@ import typer
 from smolvlm_edge.answer import DEFAULT_MAX_TOKENS, Chunk, GenerateOptions
 from smolvlm_edge.cli.options import (
     DEMO_NOTE,
+    DetailOption,
     EngineOption,
     ModelOption,
-    NoSplitOption,
     OfflineOption,
     QuantOption,
     ThreadsOption,
@@ -48,7 +48,7 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Makes a sampled answer repeatable.")] = None,
     engine: EngineOption = None,
     threads: ThreadsOption = None,
-    no_split: NoSplitOption = False,
+    detail: DetailOption = "high",
     longest_edge: Annotated[
         int | None,
         typer.Option(help="Pixels of the longer side before splitting; fewer are faster.", show_default="the model's"),
@@ -87,7 +87,7 @@ def run(
         "max_tokens": max_tokens,
         "temperature": temperature,
         "seed": seed,
-        "split": False if no_split else None,
+        "detail": detail,
         "longest_edge": longest_edge,
     }
     check_request(sources, prompt, options)

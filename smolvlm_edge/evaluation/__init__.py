@@ -53,4 +53,4 @@ def ask_all(
 
 
 def _ask(model: SmolVLM, item: Item, max_tokens: int) -> str:
-    return model.generate(list(item.images()), item.prompt, max_tokens=max_tokens, split=item.split).text
+    return model.generate(list(item.images()), item.prompt, max_tokens=max_tokens, detail=item.detail).text

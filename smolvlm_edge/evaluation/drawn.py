@@ -9,19 +9,19 @@ from random import Random
 
 from smolvlm_edge.demo.scenes import MAKERS, Scene, Sketch, draw, scenes
 from smolvlm_edge.evaluation.questions import Item, Questions
-from smolvlm_edge.images import ImageSource
+from smolvlm_edge.images import Detail, ImageSource
 
 DEFAULT_COUNT = 1500
 DEFAULT_SEED = 0
 
 
-def drawn_questions(seed: int | None = None, limit: int | None = None, split: bool | None = None) -> Questions:
+def drawn_questions(seed: int | None = None, limit: int | None = None, detail: Detail = "high") -> Questions:
     """Questions about drawn scenes, of all kinds alike; more of them begin with the same ones."""
     seed = DEFAULT_SEED if seed is None else seed
-    return Questions(drawn_items(seed, split), limit or DEFAULT_COUNT, fingerprint(seed))
+    return Questions(drawn_items(seed, detail), limit or DEFAULT_COUNT, fingerprint(seed))
 
 
-def drawn_items(seed: int, split: bool | None = None) -> Iterator[Item]:
+def drawn_items(seed: int, detail: Detail = "high") -> Iterator[Item]:
     """Questions without end, one about each scene, all kinds as often as each other from the first on.
 
     A scene is asked the kind of question that was asked least so far, and is passed over if some other kind is still
@@ -45,7 +45,7 @@ def drawn_items(seed: int, split: bool | None = None) -> Iterator[Item]:
             prompt=question.text,
             answers=(question.answer,),
             metric="literal",
-            split=split if scene.split else False,
+            detail=detail if scene.split else "low",
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from smolvlm_edge.images import ImageSource
+from smolvlm_edge.images import Detail, ImageSource
 
 Metric = Literal["literal", "exact", "choice", "anls", "relaxed", "yes/no"]
 """The rules of scores.py, under the names that --metric takes."""
@@ -26,7 +26,7 @@ class Item:
     answers: tuple[str, ...]
     """Any of them is right; of a multiple choice, the letter of the right option."""
     metric: Metric
-    split: bool | None = None
+    detail: Detail = "high"
     """As `SmolVLM.generate` takes it."""
     options: Mapping[str, str] = field(default_factory=dict)
     """Letter -> text, of a multiple choice."""

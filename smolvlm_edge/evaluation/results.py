@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 from smolvlm_edge.errors import RequestError
 from smolvlm_edge.evaluation.questions import Item
 from smolvlm_edge.evaluation.scores import score
+from smolvlm_edge.images import Detail
 
 Header = dict[str, Any]
 """What the replies depend on; its first key is MARK."""
@@ -34,7 +35,7 @@ class Results:
         self.file.flush()
 
 
-def header(model: str, engine: str, questions: str, metric: str, split: bool | None, max_tokens: int) -> Header:
+def header(model: str, engine: str, questions: str, metric: str, detail: Detail, max_tokens: int) -> Header:
     """What a file of replies begins with; model and questions are named by a hash of theirs."""
     return {
         MARK: 1,
@@ -42,7 +43,7 @@ def header(model: str, engine: str, questions: str, metric: str, split: bool | N
         "engine": engine,
         "questions": questions,
         "metric": metric,
-        "split": split,
+        "detail": detail,
         "max_tokens": max_tokens,
     }
 

@@ -20,7 +20,7 @@ from typing import Self
 from smolvlm_edge.bundle import sha256
 from smolvlm_edge.errors import ImageError, RequestError
 from smolvlm_edge.evaluation.questions import Item, Metric, Questions, prompt
-from smolvlm_edge.images import ImageSource
+from smolvlm_edge.images import Detail, ImageSource
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ Row = dict[str, str]
 
 
 def file_questions(
-    path: Path, metric: Metric | None = None, limit: int | None = None, split: bool | None = None
+    path: Path, metric: Metric | None = None, limit: int | None = None, detail: Detail = "high"
 ) -> Questions:
     """The questions of a file, all of it checked.
 
@@ -44,7 +44,7 @@ def file_questions(
         RequestError: The file is missing, damaged or empty, or a row cannot be asked or scored.
     """
     file = QuestionFile.open(path, metric)
-    return Questions(file.items(split), min(limit or file.count, file.count), sha256(path))
+    return Questions(file.items(detail), min(limit or file.count, file.count), sha256(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class QuestionFile:
             else:
                 _check_base64(name, image)  # now rather than after an hour of answers
             indices.add(index)
-            answers = file._item(name, row, image, None).answers
+            answers = file._item(name, row, image, "high").answers
             all_yes_no = all_yes_no and YES_NO.issuperset(answer.lower() for answer in answers)
         if without_image:
             logger.warning("%d rows of %s have no image and are left out, as VLMEvalKit does", without_image, path.name)
@@ -97,7 +97,7 @@ class QuestionFile:
             raise RequestError(f"{path} holds no question with an image: is it the right file?")
         return replace(file, all_yes_no=all_yes_no, sources=sources, count=len(indices))
 
-    def items(self, split: bool | None = None) -> Iterator[Item]:
+    def items(self, detail: Detail = "high") -> Iterator[Item]:
         """All questions in the order of the file; of the images, only those stay that other rows refer to."""
         wanted, kept = set(self.sources.values()), dict[str, str]()
         for name, row in _rows(self.path):
@@ -105,9 +105,9 @@ class QuestionFile:
             if index in wanted:
                 kept[index] = image
             if _is_there(row, "image"):
-                yield self._item(name, row, kept[self.sources[index]] if index in self.sources else image, split)
+                yield self._item(name, row, kept[self.sources[index]] if index in self.sources else image, detail)
 
-    def _item(self, name: str, row: Row, image: str, split: bool | None) -> Item:
+    def _item(self, name: str, row: Row, image: str, detail: Detail) -> Item:
         options = {letter: row[letter] for letter in ascii_uppercase if _is_there(row, letter)}
         metric = self.metric or ("choice" if options else "yes/no" if self.all_yes_no else "exact")
         return Item(
@@ -118,7 +118,7 @@ class QuestionFile:
             prompt=prompt(metric, row["question"], row["hint"] if _is_there(row, "hint") else "", options),
             answers=_answers(name, row, metric, options),
             metric=metric,
-            split=split,
+            detail=detail,
             options=options,
         )
 

@@ -3,6 +3,7 @@
 Only the modules in this folder import an engine, and only when a model is loaded.
 """
 
+import math
 import os
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smolvlm_edge.bundle import Target
+from smolvlm_edge.graphs.quota import cpu_quota
 
 Floats = npt.NDArray[np.float32]
 CLOSED = "the model was closed while it was answering"
@@ -68,8 +70,15 @@ class Engine(Protocol):
         """Open the decoder graph."""
 
 
-def available_cores() -> int:
-    """Processors that this process may use; taskset leaves it fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def available_cores(root: Path = Path("/")) -> int:
+    """Processors that this process may use: what its affinity and its control group's quota leave of the machine's.
+
+    A quota of 1.5 processors counts as 2: both threads pause together for a quarter of the time, where one alone would
+    leave a third of the quota unused. One of 1.4 counts as 1.
+
+    Args:
+        root: Where the system's files are; see `cpu_quota`.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota(root)
+    return cores if quota is None else max(1, min(cores, math.floor(quota + 0.5)))

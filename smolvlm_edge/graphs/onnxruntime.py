@@ -1,5 +1,8 @@
 """Graphs on ONNX Runtime; the only module that imports it."""
 
+import ctypes
+import math
+import mmap
 import os
 import platform
 from collections.abc import Collection, Mapping
@@ -9,6 +12,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +20,17 @@ import onnxruntime as ort
 
 from smolvlm_edge.errors import EngineError
 from smolvlm_edge.graphs import CLOSED, Floats
-from smolvlm_edge.graphs.memory import return_freed_memory
+from smolvlm_edge.graphs.memory import return_freed_memory, unload_file
 
 CACHE_STEP = 256  # positions by which a cache grows
 SILENT = 4  # an error arrives as an exception; the engine need not print it as well
+_sessions: WeakSet[ort.InferenceSession] = WeakSet()
+"""All that are open."""
+PRIVATE = {"flags": mmap.MAP_PRIVATE} if hasattr(mmap, "MAP_PRIVATE") else {}  # Windows has no other
+SPIN_US = "20"
+"""How long a thread without work looks for more before it sleeps. Gaps between the products of a token are shorter;
+unbounded, threads that wait would take the time of those that they wait for as soon as another program computes
+(benchmarks/busy.py)."""
 
 
 class OnnxRuntimeEngine:
@@ -64,8 +75,7 @@ class OnnxFunction:
     """A graph with any inputs and outputs, by name."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        # between two runs the caller computes: threads that wait for the next one actively would be in its way
-        self._session = _session(path, threads, spinning=False)
+        self._session = _session(path, threads)
         self.output_names = [node.name for node in self._session.get_outputs()]
 
     def __call__(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Floats]:
@@ -89,7 +99,7 @@ class OnnxDecoder:
         past = [node for node in session.get_inputs() if node.name.startswith("past_key_values.")]
         self._names = [(node.name, node.name.replace("past_key_values.", "present.")) for node in past]
         _, self._heads, _, self._head_dim = past[0].shape
-        self._caches: list[Floats] = []
+        self._caches: dict[str, Floats] = {}
         self._capacity = 0
         self._length = 0
 
@@ -106,18 +116,18 @@ class OnnxDecoder:
             raise EngineError(CLOSED)
         capacity = -(-length // CACHE_STEP) * CACHE_STEP
         shape = (1, self._heads, capacity, self._head_dim)
-        # empty: pages that no position has reached yet take no memory
-        try:
-            caches = [np.empty(shape, np.float32) for _ in self._names]
-        except MemoryError as error:
-            raise EngineError(f"not enough memory for a context of {length} tokens") from error
-        for new, old in zip(caches, self._caches, strict=False):
-            new[:, :, : self._length] = old[:, :, : self._length]
-        for (past, present), cache in zip(self._names, caches, strict=True):
+        for past, present in self._names:  # one by one, so that never more than one is there twice
+            try:
+                cache = _zeros(shape)
+            except (MemoryError, OSError) as error:
+                raise EngineError(f"not enough memory for a context of {length} tokens") from error
+            if past in self._caches:
+                cache[:, :, : self._length] = self._caches[past][:, :, : self._length]
             value = ort.OrtValue.ortvalue_from_numpy(cache)
             self._binding.bind_ortvalue_input(past, value)
             self._binding.bind_ortvalue_output(present, value)
-        self._caches, self._capacity = caches, capacity
+            self._caches[past] = cache
+        self._capacity = capacity
 
     def truncate(self, length: int) -> None:
         """Forget every position from `length` on."""
@@ -125,7 +135,7 @@ class OnnxDecoder:
 
     def __call__(self, inputs_embeds: Floats, logits_to_keep: int = 1) -> Floats:
         """Append positions [new positions, hidden]; return logits [logits_to_keep, vocab_size]."""
-        session, binding = self._session, self._binding
+        session, binding, caches = self._session, self._binding, self._caches
         if session is None or binding is None:
             raise EngineError(CLOSED)
         total = self._length + len(inputs_embeds)
@@ -137,20 +147,25 @@ class OnnxDecoder:
         bind("total_sequence_length", np.array(total, np.int32))
         binding.bind_output("logits")
         _run(session.run_with_iobinding, binding)
+        del caches  # held until here, because the model may be closed in the meantime
         self._length = total
         return binding.get_outputs()[-1].numpy()[0]
 
     def close(self) -> None:
         """Free the session and the cache."""
-        self._session, self._binding, self._caches, self._capacity, self._length = None, None, [], 0, 0
+        self._session, self._binding, self._caches, self._capacity, self._length = None, None, {}, 0, 0
         return_freed_memory()
 
 
-def _session(path: Path, threads: int, *, spinning: bool = True) -> ort.InferenceSession:
+def _zeros(shape: tuple[int, ...]) -> Floats:
+    """Pages of its own: those that nothing was written to take no memory, and all go when the array does."""
+    return np.frombuffer(mmap.mmap(-1, 4 * math.prod(shape), **PRIVATE), np.float32).reshape(shape)
+
+
+def _session(path: Path, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    if not spinning:
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
     options.log_severity_level = SILENT
     options.enable_mem_pattern = False  # a plan of the buffers ahead holds 40 MB more for a tile and gains no time
     if _byte_products_overflow(platform.machine(), _processor_flags()):
@@ -158,9 +173,22 @@ def _session(path: Path, threads: int, *, spinning: bool = True) -> ort.Inferenc
     # the fused operator is slower than the two that it replaces (see export/targets/onnx.py)
     options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
     try:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise EngineError(f"onnxruntime {ort.__version__} refuses {path}: {_first_line(error)}") from error
+    unload_file(path.with_suffix(".onnx.data"))
+    _sessions.add(session)
+    return session
+
+
+def _keep_sessions() -> None:
+    """Let none of them end in a forked process: that would wait for threads that only the parent has."""
+    for session in _sessions:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_sessions)
 
 
 def _byte_products_overflow(machine: str, flags: Collection[str]) -> bool:

@@ -124,7 +124,7 @@ def read_clip(video: Video, config: VideoConfig) -> Clip:
         times, tiles = [], []
         for number, picture in footage.frames(numbers):
             times.append(number / footage.frame_rate)
-            tiles.append(cut(picture, config.frame, split=False))
+            tiles.append(cut(picture, config.frame, detail="low"))
         return Clip(tuple(tiles), Timeline(duration, tuple(times)))
 
 
