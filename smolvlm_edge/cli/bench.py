@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from smolvlm_edge.bundle import Bundle, Wanted
 from smolvlm_edge.cli.options import OfflineOption, QuantOption, ThreadsOption, YesOption, complete_model, find_bundle
@@ -116,9 +116,8 @@ def _print(about: dict[str, Any], rows: dict[str, dict[str, float | None]], best
         f"{about['bundle']} ({about['recipe']}): {about['tiles']} tiles, {about['prompt_tokens']} prompt tokens, "
         f"{about['tokens']} generated at most; medians of {about['runs']} runs taken in turns\n"
     )
-    table = Table("engine", *next(iter(rows.values())), box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    columns = (Column(name, justify="right") for name in next(iter(rows.values())))
+    table = Table(Column("engine", no_wrap=True), *columns, box=None, pad_edge=False)
     for engine, values in rows.items():
         table.add_row(engine, *map(cell, values.values()))
     console.print(table)

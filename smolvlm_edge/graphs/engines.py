@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import product
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from smolvlm_edge.bundle import HALVES, Bundle, Half, Target, Targets, Wanted
 from smolvlm_edge.errors import EngineError, RequestError
