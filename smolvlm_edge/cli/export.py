@@ -11,12 +11,13 @@ import typer
 
 from smolvlm_edge.bundle import Target
 from smolvlm_edge.cli.options import OfflineOption, Quant, complete_model, export_progress
-from smolvlm_edge.errors import ExportError
+from smolvlm_edge.errors import ExportError, RequestError
 from smolvlm_edge.formats import ADAPTER, CHECKPOINT, Kind
 from smolvlm_edge.store import Source, fetch, resolve
 from smolvlm_edge.timings import peak_rss_bytes
 
 Targets = Literal["onnx", "openvino", "both"]
+Layout = Literal["bundle", "optimum"]
 
 
 def export(
@@ -28,7 +29,13 @@ def export(
         ),
     ],
     quant: Annotated[Quant, typer.Option(help="Number format of the weights.")] = "int4",
-    target: Annotated[Targets, typer.Option(help="What the graphs are for: ONNX Runtime, OpenVINO or both.")] = "onnx",
+    target: Annotated[
+        Targets | None,
+        typer.Option(help="What the graphs are for: ONNX Runtime, OpenVINO or both.", show_default="onnx"),
+    ] = None,
+    layout: Annotated[
+        Layout, typer.Option(help="Who reads the folder: smol-edge, or optimum-intel's OVModelForVisualCausalLM.")
+    ] = "bundle",
     adapter: Annotated[
         str | None, typer.Option(help="A PEFT LoRA adapter to merge in: a folder, or 'owner/name'.")
     ] = None,
@@ -44,6 +51,7 @@ def export(
     Example: smol-edge export ./SmolVLM-256M-Instruct --quant int4 --out ./smolvlm-256m-int4
     Example: smol-edge export smolvlm-256m --quant int8 --target openvino
     Example: smol-edge export smolvlm-2.2b --adapter ./my-lora
+    Example: smol-edge export smolvlm-256m --layout optimum --out ./for-optimum-intel
     """
     try:
         from smolvlm_edge.export import (  # noqa: PLC0415 - an extra, and slow
@@ -52,23 +60,30 @@ def export(
             check_targets,
             export_checkpoint,
         )
+        from smolvlm_edge.export.layouts.optimum import check_optimum_output, export_for_optimum  # noqa: PLC0415
         from smolvlm_edge.quantize import RECIPES  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ExportError(f"exporting needs {error.name}: pip install 'smol-edge[export]'") from error
     source, tuned = resolve(checkpoint), resolve(adapter) if adapter else None
     out = out or Path(f"{_short_name(tuned or source)}-{quant}")
-    targets = get_args(Target) if target == "both" else (target,)
+    if layout == "optimum" and target not in {None, "openvino"}:
+        raise RequestError(f"--layout optimum is for OpenVINO, so it does not go with --target {target}")
+    default: Targets = "openvino" if layout == "optimum" else "onnx"
+    targets = get_args(Target) if target == "both" else (target or default,)
     check_targets(targets)
-    check_output(out.resolve(), force=force)
+    check = check_optimum_output if layout == "optimum" else check_output
+    check(out.resolve(), force=force)
     adapter_folder = _folder(tuned, ADAPTER, offline=offline) if tuned else None
     if adapter_folder:
         Adapter.open(adapter_folder)  # what cannot be merged is refused before the base is fetched
     folder = _folder(source, CHECKPOINT, offline=offline)
     start = time.perf_counter()
     with export_progress() as progress:
-        export_checkpoint(
-            folder, out, RECIPES[quant], targets=targets, adapter=adapter_folder, force=force, progress=progress
-        )
+        options = {"adapter": adapter_folder, "force": force, "progress": progress}
+        if layout == "optimum":
+            export_for_optimum(folder, out, RECIPES[quant], **options)
+        else:
+            export_checkpoint(folder, out, RECIPES[quant], targets=targets, **options)
     size_bytes = sum(file.stat().st_size for file in out.iterdir())
     export_s = round(time.perf_counter() - start, 3)
     if as_json:
@@ -76,6 +91,8 @@ def export(
         print(json.dumps({**report, "peak_rss_bytes": peak_rss_bytes()}))
         return
     print(out)
+    if layout == "optimum":
+        return
     print(f"{size_bytes / 1e6:.0f} MB in {export_s:.1f} s. Try it:", file=sys.stderr)
     print(f"  smol-edge run photo.jpg 'Describe this image.' --model {shlex.quote(str(out))}", file=sys.stderr)
 
