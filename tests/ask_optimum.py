@@ -11,8 +11,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from optimum.intel import OVModelForVisualCausalLM
+import torch
 from PIL import Image
+
+try:
+    import torchvision  # noqa: F401 - the processor wants it
+except RuntimeError:  # its operators are built for another torch than a CPU's; declared, it can be imported
+    OPERATORS = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        OPERATORS.define(f"{operator}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+
+from optimum.intel import OVModelForVisualCausalLM
 from transformers import AutoProcessor
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}

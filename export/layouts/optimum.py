@@ -2,7 +2,7 @@
 
     openvino_vision_embeddings_model   pixel_values -> image features: vision encoder and connector in one graph
     openvino_text_embeddings_model     input_ids -> inputs_embeds
-    openvino_language_model            inputs_embeds, attention_mask, position_ids, beam_idx -> logits, of every position
+    openvino_language_model            inputs_embeds, attention_mask, position_ids, beam_idx -> logits of all positions
 
 Names, inputs and outputs are those that optimum-intel 2.2 looks for, in its intel/openvino/modeling_visual_language.py.
 It would pass `patch_position_ids` and `patch_attention_mask` to the first graph if that had such inputs, positions that

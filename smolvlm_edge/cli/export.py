@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -79,11 +80,8 @@ def export(
     folder = _folder(source, CHECKPOINT, offline=offline)
     start = time.perf_counter()
     with export_progress() as progress:
-        options = {"adapter": adapter_folder, "force": force, "progress": progress}
-        if layout == "optimum":
-            export_for_optimum(folder, out, RECIPES[quant], **options)
-        else:
-            export_checkpoint(folder, out, RECIPES[quant], targets=targets, **options)
+        make = partial(export_for_optimum) if layout == "optimum" else partial(export_checkpoint, targets=targets)
+        make(folder, out, RECIPES[quant], adapter=adapter_folder, force=force, progress=progress)
     size_bytes = sum(file.stat().st_size for file in out.iterdir())
     export_s = round(time.perf_counter() - start, 3)
     if as_json:
