@@ -19,11 +19,11 @@ MARGIN = 0.05
 """By how much of its time the first system must be beaten: less is chance."""
 COLUMNS: dict[str, Callable[[Run], float | None]] = {
     "load s": lambda run: run["load_ms"] / 1000,
-    "encode one tile s": lambda run: run["vision_ms"] / run["tiles"] / 1000 if run["tiles"] else None,
-    "prefill tok/s": lambda run: run["prompt_tokens"] / run["prefill_ms"] * 1000 if run["prefill_ms"] else None,
+    "encode one tile s": lambda run: _by(run["vision_ms"] / 1000, run["tiles"]),
+    "prefill tok/s": lambda run: _by(run["prompt_tokens"], run["prefill_ms"] / 1000),
     "time to first token s": lambda run: run["ttft_ms"] / 1000,
     "decode tok/s": lambda run: run["decode_tokens_per_s"] or None,
-    "peak RSS MB": lambda run: run["peak_rss_bytes"] / 1e6 if run["peak_rss_bytes"] else None,
+    "peak RSS MB": lambda run: _by(run["peak_rss_bytes"], 1e6),
 }
 """What is told of a run; None for what a system does not report."""
 
@@ -51,11 +51,11 @@ def take_turns(
     for _ in range(runs):
         for name, command in commands.items():
             on_run(name)
-            results[name].append(run_once(name, command))
+            results[name].append(_run_once(name, command))
     return results
 
 
-def run_once(name: str, command: Command) -> Run:
+def _run_once(name: str, command: Command) -> Run:
     """One run in a process of its own."""
     result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
     if result.returncode:
@@ -94,3 +94,8 @@ def fastest(seconds: Mapping[str, float]) -> str:
     """The system whose answer takes least; the first one unless it is beaten by `MARGIN`."""
     first, best = next(iter(seconds)), min(seconds, key=lambda name: seconds[name])
     return best if seconds[best] < (1 - MARGIN) * seconds[first] else first
+
+
+def _by(amount: float | None, by: float) -> float | None:
+    """A ratio of what was reported; systems that do not tell a time say 0."""
+    return amount / by if amount and by else None
