@@ -1,5 +1,5 @@
 # What a developer needs; `make` alone runs what CI runs.
-.PHONY: check test parity lint types fix clean stand-in
+.PHONY: check test parity optimum lint types fix clean stand-in
 PYTHON ?= .venv/bin/python
 
 check: lint types test
@@ -9,6 +9,15 @@ test:  ## everything that needs no reference implementation
 
 parity:  ## against transformers; needs the [parity] extra
 	$(PYTHON) -m pytest -m parity
+
+optimum: .venv-optimum-intel  ## against optimum-cli and optimum-intel, which has an environment of its own
+	$(PYTHON) -m pip install --quiet --editable '.[dev,optimum]'
+	SMOL_EDGE_OPTIMUM_INTEL=.venv-optimum-intel/bin/python $(PYTHON) -m pytest -m optimum
+
+.venv-optimum-intel:
+	$(PYTHON) -m venv $@.partial
+	$@.partial/bin/python -m pip install --quiet --requirement tests/optimum-intel.txt
+	mv $@.partial $@
 
 lint:
 	$(PYTHON) -m ruff format --check .

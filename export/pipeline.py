@@ -28,7 +28,7 @@ from smolvlm_edge.export.targets import NewBuilder
 from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder
 from smolvlm_edge.formats import ADAPTER_WEIGHTS, check_format
 from smolvlm_edge.graphs import available_cores
-from smolvlm_edge.graphs.engines import choose_engine, open_engine
+from smolvlm_edge.graphs.engines import choose_engines, open_engine
 from smolvlm_edge.prompt import PromptEncoder
 from smolvlm_edge.quantize import RECIPES, Recipe
 
@@ -179,9 +179,9 @@ def _samples(folder: Path, model: ModelConfig, calibration: Path | Literal["bund
 
 def _lost(bundle: Bundle, weights: Checkpoint, progress: Progress) -> dict[str, Any]:
     progress("quality", 0, 1)
-    engine = open_engine(choose_engine(bundle, None), available_cores())
-    original = DecoderLayers(weights, bundle.model, bundle.folder, available_cores())
-    lost = measure_lost(bundle, original, engine)
+    threads = available_cores()
+    engine = open_engine(choose_engines(bundle, threads=threads).decoder.engine, threads)
+    lost = measure_lost(bundle, DecoderLayers(weights, bundle.model, bundle.folder, threads), engine)
     progress("quality", 1, 1)
     return lost.to_dict()
 

@@ -7,6 +7,7 @@ files of the checkpoint, and bundle.json, which names every file with its size a
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,11 +18,36 @@ from smolvlm_edge.errors import IntegrityError, ModelNotFoundError
 
 FORMAT_VERSION = 2  # 1 had no `targets`: its graphs are ONNX
 MANIFEST = "bundle.json"
-GRAPH_NAMES = ("vision_encoder", "connector", "embed_tokens", "decoder")
+Half = Literal["vision", "decoder"]
+HALVES: dict[Half, tuple[str, str]] = {
+    "vision": ("vision_encoder", "connector"),
+    "decoder": ("embed_tokens", "decoder"),
+}
+"""The graphs that take turns for every tile, and those that do for every token: each half runs on one engine."""
+GRAPH_NAMES = tuple(name for names in HALVES.values() for name in names)
 Target = Literal["onnx", "openvino"]
 """The formats that graphs come in."""
+Targets = Mapping[Half, Target]
+"""Which of a bundle's graphs are used."""
 SUFFIXES: dict[Target, tuple[str, str]] = {"onnx": (".onnx", ".onnx.data"), "openvino": (".xml", ".bin")}
 """Of a graph's two files: operators and weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which bundle of a model to look for."""
+
+    made_for: tuple[Target, ...] = ("onnx",)
+    """What one is made for, if there is none."""
+    needed: tuple[Target, ...] = ("onnx",)
+    """What one that is there must hold graphs for; if empty, any will do."""
+
+    def acceptable(self) -> list[tuple[Target, ...]]:
+        """Sets of targets that will do: the larger ones first, as they leave more choice."""
+        sets: list[tuple[Target, ...]] = [("onnx", "openvino"), self.made_for, ("onnx",), ("openvino",)]
+        return [each for each in dict.fromkeys(sets) if {*self.needed} <= {*each}]
+
+
 TOKENIZER_FILES = (
     "config.json",
     "generation_config.json",
@@ -117,13 +143,13 @@ class Bundle:
         bundle._check_graphs()
         return bundle
 
-    def verify(self, target: Target) -> None:
-        """Compare the sha256 of every file with the manifest, but for graphs of another target.
+    def verify(self, targets: Targets) -> None:
+        """Compare the sha256 of every file with the manifest, but for graphs that are not used.
 
         Raises:
             IntegrityError: A file has changed or cannot be read.
         """
-        files = self.files_for(target)
+        files = self.files_for(targets)
         with ThreadPoolExecutor() as pool:
             for name, found in zip(files, pool.map(self._sha256, files), strict=True):
                 if found != files[name].sha256:
@@ -131,9 +157,10 @@ class Bundle:
                         f"{self.folder / name} has changed since it was exported: export the model again"
                     )
 
-    def files_for(self, target: Target) -> dict[str, FileEntry]:
-        """Everything but graphs for other targets."""
-        others = {name for other in self.targets if other != target for name in graph_files(other)}
+    def files_for(self, targets: Targets) -> dict[str, FileEntry]:
+        """Everything but graphs that are not used."""
+        used = {name for half, target in targets.items() for name in graph_files(target, HALVES[half])}
+        others = {name for target in self.targets for name in graph_files(target)} - used
         return {name: entry for name, entry in self.files.items() if name not in others}
 
     def graph_path(self, name: str, target: Target) -> Path:
@@ -166,9 +193,9 @@ class Bundle:
                 raise IntegrityError(f"{self.folder / MANIFEST} names no {name}: export the model again")
 
 
-def graph_files(target: Target) -> list[str]:
-    """The files of all graphs of a target."""
-    return [f"{name}{suffix}" for name in GRAPH_NAMES for suffix in SUFFIXES[target]]
+def graph_files(target: Target, names: Sequence[str] = GRAPH_NAMES) -> list[str]:
+    """The files of a target's graphs."""
+    return [f"{name}{suffix}" for name in names for suffix in SUFFIXES[target]]
 
 
 def _targets(names: Any) -> tuple[Target, ...]:

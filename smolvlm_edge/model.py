@@ -17,8 +17,8 @@ from smolvlm_edge.config import ImageConfig, VideoConfig
 from smolvlm_edge.decoding import Keys, decode
 from smolvlm_edge.detokenizer import Detokenizer
 from smolvlm_edge.errors import EngineError, IntegrityError, RequestError
-from smolvlm_edge.graphs import Engine, Floats, Graph, available_cores
-from smolvlm_edge.graphs.engines import EngineName, choose_engine, open_engine, target_of
+from smolvlm_edge.graphs import Floats, Graph, available_cores
+from smolvlm_edge.graphs.engines import AUTO, Choice, Engines, choose_engines, open_engines, wanted_targets
 from smolvlm_edge.images import Tiles, check_image, cut, open_image
 from smolvlm_edge.messages import Conversation, RawMessage, Source, ask, check_last_turn, read_messages
 from smolvlm_edge.network import Features, Memory, Network, encode, missing_tiles
@@ -41,13 +41,15 @@ class SmolVLM:
     forked cannot use its parent's model; one that is spawned loads its own.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, memory: Memory = "balanced", busy: Busy = "wait") -> None:
+    def __init__(self, bundle: Bundle, engines: Engines, memory: Memory = "balanced", busy: Busy = "wait") -> None:
         """Use `SmolVLM.load`."""
         self.bundle = bundle
         self.prompt_encoder = PromptEncoder(bundle.folder, bundle.model)
         self.image_config = ImageConfig.from_folder(bundle.folder)
-        self._network = Network(bundle, engine, memory)
+        self._network = Network(bundle, engines, memory)
         self._queue = Queue(busy)
+        self.choice: Choice | None = None
+        """The engines that `load` took, and why."""
         self._load_ms = 0.0
         self._process = os.getpid()
 
@@ -58,7 +60,7 @@ class SmolVLM:
         *,
         quant: str = DEFAULT_QUANT,
         offline: bool = False,
-        engine: EngineName | None = None,
+        engine: str = AUTO,
         threads: int | None = None,
         memory: Memory = "balanced",
         busy: Busy = "wait",
@@ -72,8 +74,9 @@ class SmolVLM:
                 default what the environment variable SMOL_EDGE_MODEL says, else `demo`.
             quant: Number format of a bundle that is looked for by name: `int4`, `int8` or `fp32`.
             offline: Open no connection.
-            engine: `onnxruntime` or `openvino`, which needs the [openvino] extra and a bundle with graphs for it; by
-                default what the bundle has graphs for, `onnxruntime` first.
+            engine: `auto`, which goes by the bundle and the machine; `onnxruntime`; `openvino`, which needs the
+                [openvino] extra and a bundle with graphs for it; or one for each half, as in
+                `vision=openvino,decoder=onnxruntime`. `graphs.engines` says more, and `choice` what it came to.
             threads: Threads of the engine; by default as many as the processors this process may use.
             memory: `balanced` keeps every graph open once it was used. `low` closes the vision encoder before
                 the decoder opens, and the other way round, and keeps the features of no picture but the last
@@ -92,12 +95,14 @@ class SmolVLM:
         _check_choice("busy", busy, get_args(Busy))
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise RequestError(f"threads must be from 1 to {MAX_THREADS}")
-        target = target_of(engine)
+        wanted = wanted_targets(engine)
         start = time.perf_counter()
-        bundle = Bundle.open(locate(model, quant, target, offline=offline))
-        runner = open_engine(choose_engine(bundle, engine), threads or available_cores())
-        bundle.verify(runner.target)
-        vlm = cls(bundle, runner, memory, busy)
+        bundle = Bundle.open(locate(model, quant, wanted, offline=offline))
+        choice = choose_engines(bundle, engine, threads)
+        engines = open_engines(choice, threads or available_cores())
+        bundle.verify(choice.targets)
+        vlm = cls(bundle, engines, memory, busy)
+        vlm.choice = choice
         if memory == "balanced":
             vlm._network.open_text()
         vlm._load_ms = (time.perf_counter() - start) * 1000

@@ -1,12 +1,12 @@
 """The four graphs of a model, and what they computed for earlier prompts."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Literal
 
 from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.decoding import PromptCache
 from smolvlm_edge.graphs import Engine, Floats, Graph
+from smolvlm_edge.graphs.engines import Engines
 from smolvlm_edge.images import Tiles
 
 Memory = Literal["balanced", "low"]
@@ -19,8 +19,8 @@ FEATURE_BYTES: dict[Memory, int] = {"balanced": 64 << 20, "low": 0}
 class Network:
     """Opens graphs when they are first needed; with little memory, one half of the model at a time."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, memory: Memory) -> None:
-        self._bundle, self._engine, self._memory = bundle, engine, memory
+    def __init__(self, bundle: Bundle, engines: Engines, memory: Memory) -> None:
+        self._bundle, self._engines, self._memory = bundle, engines, memory
         self._vision: tuple[Graph, Graph] | None = None
         self._text: tuple[Graph, PromptCache] | None = None
         self._features: Features = {}
@@ -30,8 +30,8 @@ class Network:
         if self._memory == "low":
             self._close_text()
         if self._vision is None:
-            graph = self._engine.graph
-            self._vision = graph(self._path("vision_encoder")), graph(self._path("connector"))
+            engine = self._engines.vision
+            self._vision = self._graph(engine, "vision_encoder"), self._graph(engine, "connector")
         return self._vision
 
     def open_text(self) -> tuple[Graph, PromptCache]:
@@ -39,8 +39,9 @@ class Network:
         if self._memory == "low":
             self._close_vision()
         if self._text is None:
-            decoder = self._engine.decoder(self._path("decoder"))
-            self._text = self._engine.graph(self._path("embed_tokens")), PromptCache(decoder)
+            engine = self._engines.decoder
+            decoder = engine.decoder(self._bundle.graph_path("decoder", engine.target))
+            self._text = self._graph(engine, "embed_tokens"), PromptCache(decoder)
         return self._text
 
     def recall(self, pictures: Sequence[Tiles]) -> Features:
@@ -63,8 +64,8 @@ class Network:
         self._close_text()
         self._features = {}
 
-    def _path(self, name: str) -> Path:
-        return self._bundle.graph_path(name, self._engine.target)
+    def _graph(self, engine: Engine, name: str) -> Graph:
+        return engine.graph(self._bundle.graph_path(name, engine.target))
 
     def _close_vision(self) -> None:
         if self._vision is not None:

@@ -151,6 +151,39 @@ def test_an_engine_that_is_named_gets_a_bundle_of_its_own(hub: Hub, command: Com
     assert sorted(kept) == [["onnx"], ["openvino"]]
 
 
+def test_a_bundle_for_another_engine_is_found_by_whoever_can_use_it(hub: Hub, command: Command, tmp_path: Path) -> None:
+    run = ("run", STORY, "--model", REPO, "--quant", "fp32", "--yes", "--max-tokens", "4", "--json")
+    first = command(*run, "--engine", "openvino")
+    assert first.returncode == 0, first.stderr
+    (folder,) = bundle_folders(tmp_path)
+    told = command("info", REPO, "--quant", "fp32", "--json", sockets=False)
+    assert json.loads(told.stdout)["folder"] == str(folder)
+    assert json.loads(command(*run, sockets=False).stdout)["engines"]["decoder"]["engine"] == "openvino"
+    assert bundle_folders(tmp_path) == [folder]
+    without = command(*run, lock="sys.modules['openvino'] = None")  # of no use there, so one is made that is
+    assert json.loads(without.stdout)["engines"]["decoder"]["engine"] == "onnxruntime"
+    assert len(bundle_folders(tmp_path)) == 2
+
+
+def test_a_mixture_gets_a_bundle_for_both_which_then_serves_every_wish(
+    hub: Hub, command: Command, tmp_path: Path
+) -> None:
+    run = ("run", STORY, "--model", REPO, "--quant", "fp32", "--yes", "--max-tokens", "4")
+    answers = {
+        command(*run, *options).stdout
+        for options in (
+            ("--engine", "vision=openvino,decoder=onnxruntime"),
+            ("--engine", "openvino"),
+            ("--engine", "onnxruntime"),
+            (),
+        )
+    }
+    assert len(answers) == 1
+    assert answers != {""}
+    (folder,) = bundle_folders(tmp_path)
+    assert json.loads((folder / "bundle.json").read_text())["targets"] == ["onnx", "openvino"]
+
+
 def test_only_what_is_needed_is_fetched(hub: Hub, command: Command, files: dict[str, bytes]) -> None:
     result = command("models", "pull", REPO)
     assert result.returncode == 0, result.stderr

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path[:0] = sys.argv[3].split(":")
 import numpy as np
 import smolvlm_edge.graphs.onnxruntime as engine
-engine._processor_flags = lambda: ["avx2"]  # the emulator shows the flags of the processor below it
+engine.processor_flags = lambda: ["avx2"]  # the emulator shows the flags of the processor below it
 graphs = engine.OnnxRuntimeEngine(threads=1)
 bundle, out = Path(sys.argv[1]), sys.argv[2]
 random = np.random.default_rng(0)

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, processors
 from smolvlm_edge import ImageError, RequestError
 from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.export import export_checkpoint
+from smolvlm_edge.graphs.engines import Engines
 from smolvlm_edge.graphs.onnxruntime import OnnxRuntimeEngine
 from smolvlm_edge.quality import Text, TextFidelity, check_fit, measure, pictures_from, plot
 from smolvlm_edge.quality.pictures import Answer, Picture, PictureFidelity
@@ -32,8 +33,9 @@ HEAD = "lm_head.weight"
 TABLE = "model.text_model.embed_tokens.weight"
 SENTENCES = "The keeper of the lighthouse wrote one line each day. On day 27 he wrote: the fog is back.\n" * 30
 PICTURE = Picture("gradient", np.indices((90, 150)).sum(axis=0).astype(np.uint8))
-ENGINE = OnnxRuntimeEngine(threads=1)
+ENGINES = Engines(vision=OnnxRuntimeEngine(threads=1), decoder=OnnxRuntimeEngine(threads=1))
 BOTH = ("onnx", "openvino")
+ONNX, OPENVINO = ({"vision": target, "decoder": target} for target in BOTH)
 NARROW = Recipe("narrow", (("*", Format("blocks", bits=4, block_size=32, symmetric=False)),))
 
 
@@ -75,7 +77,7 @@ def sentences(tmp_path: Path) -> Path:
 
 def measured(bundle: Bundle, reference: Bundle, text: Path, pictures: Sequence[Picture] = (PICTURE,)) -> Quality:
     read = Text.from_file(text, reference)
-    (quality,) = measure({"it": bundle}, reference, read, pictures, ENGINE, prompt="What is it?", max_tokens=8)
+    (quality,) = measure({"it": bundle}, reference, read, pictures, ENGINES, prompt="What is it?", max_tokens=8)
     return quality
 
 
@@ -149,14 +151,14 @@ def test_matrices_are_read_as_the_engine_reads_them(
     tiny_checkpoints: dict[str, Path], reference: Bundle, tmp_path: Path, recipe: Recipe
 ) -> None:
     bundle = Bundle.open(export_checkpoint(tiny_checkpoints["tiny-idefics3"], tmp_path / "bundle", recipe))
-    found = {tensor.name: tensor for tensor in tensor_errors(bundle, reference, "onnx")}
+    found = {tensor.name: tensor for tensor in tensor_errors(bundle, reference, ONNX)}
     weights = tensors_of(tiny_checkpoints["tiny-idefics3"])
     token_ids = np.arange(len(weights[TABLE]))[None]
-    table = ENGINE.graph(bundle.graph_path("embed_tokens", "onnx"))(token_ids)[0]
+    table = ENGINES.vision.graph(bundle.graph_path("embed_tokens", "onnx"))(token_ids)[0]
     # a tile for every input of the projection: 1 there, 0 elsewhere, among the 4 × 4 patches of the first token
     tiles = np.zeros((512, 8, 8, 32), np.float32)
     tiles[:, :4, :4] = np.eye(512, dtype=np.float32).reshape(512, 4, 4, 32)
-    projection = ENGINE.graph(bundle.graph_path("connector", "onnx"))(tiles.reshape(512, 64, 32))[:, 0].T
+    projection = ENGINES.vision.graph(bundle.graph_path("connector", "onnx"))(tiles.reshape(512, 64, 32))[:, 0].T
     for name, computed in ((TABLE, table), (PROJECTION, projection)):
         expected = np.linalg.norm(computed - weights[name]) / np.linalg.norm(weights[name])
         assert found[name].shape == weights[name].shape
@@ -174,7 +176,7 @@ def test_int8_rows_are_read(tiny_bundle, tiny_checkpoints: dict[str, Path], refe
     weight = tensors_of(tiny_checkpoints["tiny-idefics3"])[name]
     step = np.abs(weight).max(axis=1, keepdims=True) / 127
     expected = np.linalg.norm(np.rint(weight / step) * step - weight) / np.linalg.norm(weight)
-    tensors = tensor_errors(Bundle.open(tiny_bundle("tiny-idefics3", "int8")), reference, "onnx")
+    tensors = tensor_errors(Bundle.open(tiny_bundle("tiny-idefics3", "int8")), reference, ONNX)
     (found,) = (tensor for tensor in tensors if tensor.name == name)
     assert found.relative_error == pytest.approx(expected, rel=1e-4)
     assert found.bits_per_weight == 8 + 32 / weight.shape[1], "a float32 scale for every row"
@@ -187,7 +189,9 @@ def test_matrices_are_the_same_in_the_graphs_of_both_engines(
     checkpoint = tiny_checkpoints["tiny-idefics3"]
     bundle = Bundle.open(export_checkpoint(checkpoint, tmp_path / "bundle", recipe, targets=BOTH))
     reference = Bundle.open(tiny_bundle("tiny-idefics3", "fp32", *BOTH))
-    onnx, openvino = ({tensor.name: tensor for tensor in tensor_errors(bundle, reference, target)} for target in BOTH)
+    onnx, openvino = (
+        {tensor.name: tensor for tensor in tensor_errors(bundle, reference, targets)} for targets in (ONNX, OPENVINO)
+    )
     assert openvino.keys() == onnx.keys()
     for name, tensor in openvino.items():
         assert tensor.shape == onnx[name].shape
@@ -216,14 +220,14 @@ def test_a_turned_token_shows_in_the_lowest_cosine() -> None:
 
 def test_sizes_are_those_of_the_files(tiny_bundle) -> None:
     bundle = Bundle.open(tiny_bundle("tiny-idefics3", "int4"))
-    sizes, on_disk = Sizes.of(bundle, "onnx"), {path.name: path.stat().st_size for path in bundle.folder.iterdir()}
+    sizes, on_disk = Sizes.of(bundle, ONNX), {path.name: path.stat().st_size for path in bundle.folder.iterdir()}
     assert sizes.graphs["decoder"] == on_disk["decoder.onnx"] + on_disk["decoder.onnx.data"]
     assert sizes.text == sizes.graphs["decoder"] + on_disk["embed_tokens.onnx"] + on_disk["embed_tokens.onnx.data"]
     assert sizes.all_files == sum(on_disk.values()) - on_disk["bundle.json"]
     both = Bundle.open(tiny_bundle("tiny-idefics3", "int4", "onnx", "openvino"))
-    assert Sizes.of(both, "onnx") == sizes, "graphs for the other engine do not count"
+    assert Sizes.of(both, ONNX) == sizes, "graphs for the other engine do not count"
     decoder = sum((both.folder / name).stat().st_size for name in ("decoder.xml", "decoder.bin"))
-    assert Sizes.of(both, "openvino").graphs["decoder"] == decoder
+    assert Sizes.of(both, OPENVINO).graphs["decoder"] == decoder
 
 
 # -- what is read and shown by default --------------------------------------------------------------

@@ -10,7 +10,9 @@ from typing import NoReturn
 
 import typer
 
+from smolvlm_edge.cli.bench import bench
 from smolvlm_edge.cli.chat import chat
+from smolvlm_edge.cli.doctor import doctor
 from smolvlm_edge.cli.eval import evaluate
 from smolvlm_edge.cli.export import export
 from smolvlm_edge.cli.info import info
@@ -34,6 +36,8 @@ app.command()(chat)
 app.command("eval")(evaluate)
 app.command()(quality)
 app.command()(info)
+app.command()(bench)
+app.command()(doctor)
 app.add_typer(models, name="models")
 
 

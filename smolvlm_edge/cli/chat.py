@@ -19,6 +19,7 @@ from smolvlm_edge.cli.options import (
     find_model,
 )
 from smolvlm_edge.cli.session import Session
+from smolvlm_edge.graphs.engines import AUTO
 from smolvlm_edge.messages import Source
 from smolvlm_edge.model import SmolVLM, check_request
 
@@ -35,7 +36,7 @@ def chat(
     max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = DEFAULT_MAX_TOKENS,
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes sampled answers repeatable.")] = None,
-    engine: EngineOption = None,
+    engine: EngineOption = AUTO,
     threads: ThreadsOption = None,
     memory: MemoryOption = "balanced",
     detail: DetailOption = "high",

@@ -26,7 +26,7 @@ from smolvlm_edge.evaluation.drawn import DEFAULT_COUNT, DEFAULT_SEED, drawn_que
 from smolvlm_edge.evaluation.questions import Metric
 from smolvlm_edge.evaluation.results import header, open_results
 from smolvlm_edge.evaluation.tsv import file_questions
-from smolvlm_edge.graphs.engines import choose_engine
+from smolvlm_edge.graphs.engines import AUTO, choose_engines
 from smolvlm_edge.model import SmolVLM
 from smolvlm_edge.store import DEMO
 from smolvlm_edge.timings import peak_rss_bytes
@@ -49,7 +49,7 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(help="Which scenes are drawn.", show_default=str(DEFAULT_SEED))] = None,
     results: Annotated[Path | None, typer.Option(help="JSON lines to keep replies in, and to continue from.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply.")] = 128,
-    engine: EngineOption = None,
+    engine: EngineOption = AUTO,
     threads: ThreadsOption = None,
     memory: MemoryOption = "balanced",
     detail: DetailOption = "high",
@@ -70,7 +70,7 @@ def evaluate(
         asked = file_questions(questions, metric, limit, detail)
     folder = find_model(model, quant, engine, offline=offline, yes=yes)
     bundle = Bundle.open(folder)
-    engine = choose_engine(bundle, engine)
+    engine = str(choose_engines(bundle, engine, threads))
     begin = header(sha256(folder / MANIFEST), engine, asked.fingerprint, metric or "default", detail, max_tokens)
     console = Console(stderr=True)
     columns = (TextColumn("question"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Targets = Literal["onnx", "openvino", "both"]
 VisionFormat = Literal["fp32", "int8", "int8-weights", "int4"]
+Layout = Literal["bundle", "optimum"]
 Calibration = Path | Literal["bundled"] | None
 
 
@@ -37,7 +39,13 @@ def export(
     vision: Annotated[
         VisionFormat | None, typer.Option(help="Number format of the vision encoder, if not that of --quant.")
     ] = None,
-    target: Annotated[Targets, typer.Option(help="What the graphs are for: ONNX Runtime, OpenVINO or both.")] = "onnx",
+    target: Annotated[
+        Targets | None,
+        typer.Option(help="What the graphs are for: ONNX Runtime, OpenVINO or both.", show_default="onnx"),
+    ] = None,
+    layout: Annotated[
+        Layout, typer.Option(help="Who reads the folder: smol-edge, or optimum-intel's OVModelForVisualCausalLM.")
+    ] = "bundle",
     adapter: Annotated[
         str | None, typer.Option(help="A PEFT LoRA adapter to merge in: a folder, or 'owner/name'.")
     ] = None,
@@ -68,6 +76,7 @@ def export(
     Example: smol-edge export smolvlm-256m --quant int8 --target openvino
     Example: smol-edge export smolvlm-2.2b --adapter ./my-lora
     Example: smol-edge export smolvlm-256m --target-mb 220 --calibrate ./my-photos
+    Example: smol-edge export smolvlm-256m --layout optimum --out ./for-optimum-intel
     """
     try:
         from smolvlm_edge.export import (  # noqa: PLC0415 - an extra, and slow
@@ -76,26 +85,31 @@ def export(
             check_targets,
             export_checkpoint,
         )
+        from smolvlm_edge.export.layouts.optimum import check_optimum_output, export_for_optimum  # noqa: PLC0415
         from smolvlm_edge.quality import TextFidelity  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ExportError(f"exporting needs {error.name}: pip install 'smol-edge[export]'") from error
     source, tuned = resolve(checkpoint), resolve(adapter) if adapter else None
     chosen, calibration = _recipe(quant, vision, recipe, calibrate)
     out = out or Path(f"{_short_name(tuned or source)}-{chosen.name}")
-    targets = get_args(Target) if target == "both" else (target,)
+    if layout == "optimum" and target not in {None, "openvino"}:
+        raise RequestError(f"--layout optimum is for OpenVINO, so it does not go with --target {target}")
+    default: Targets = "openvino" if layout == "optimum" else "onnx"
+    targets = get_args(Target) if target == "both" else (target or default,)
     check_targets(targets)
-    check_output(out.resolve(), force=force)
+    check = check_optimum_output if layout == "optimum" else check_output
+    check(out.resolve(), force=force)
     adapter_folder = _folder(tuned, ADAPTER, offline=offline) if tuned else None
     if adapter_folder:
         Adapter.open(adapter_folder)  # what cannot be merged is refused before the base is fetched
     folder = _folder(source, CHECKPOINT, offline=offline)
     start = time.perf_counter()
     with export_progress() as progress:
-        export_checkpoint(
+        make = export_for_optimum if layout == "optimum" else partial(export_checkpoint, targets=targets)
+        make(
             folder,
             out,
             chosen,
-            targets=targets,
             adapter=adapter_folder,
             calibration=calibration,
             target_bytes=None if target_mb is None else round(target_mb * 1e6),
@@ -103,7 +117,7 @@ def export(
             progress=progress,
         )
     size_bytes = sum(file.stat().st_size for file in out.iterdir())
-    lost = Bundle.open(out).lost
+    lost = Bundle.open(out).lost if layout == "bundle" else None
     export_s = round(time.perf_counter() - start, 3)
     if as_json:
         report = {
@@ -119,6 +133,8 @@ def export(
     print(out)
     if lost is not None:
         print(TextFidelity.from_dict(lost), file=sys.stderr)
+    if layout == "optimum":
+        return
     print(f"{size_bytes / 1e6:.0f} MB in {export_s:.1f} s. Try it:", file=sys.stderr)
     print(f"  smol-edge run photo.jpg 'Describe this image.' --model {shlex.quote(str(out))}", file=sys.stderr)
 

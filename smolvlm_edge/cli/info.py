@@ -1,6 +1,7 @@
 """`smol-edge info`."""
 
 import json
+import sys
 from dataclasses import asdict
 from typing import Annotated
 
@@ -9,21 +10,26 @@ from rich.console import Console
 from rich.table import Table
 
 from smolvlm_edge.bundle import GRAPH_NAMES, SUFFIXES, Bundle, Target
-from smolvlm_edge.cli.options import QuantOption, find_model
+from smolvlm_edge.cli.options import EngineOption, QuantOption, find_model
+from smolvlm_edge.errors import EngineError
+from smolvlm_edge.graphs.engines import AUTO, Choice, choose_engines
 
 
 def info(
     model: Annotated[str, typer.Argument(help="A bundle's folder, or the name of a model that has one here.")],
     quant: QuantOption = "int4",
+    engine: EngineOption = AUTO,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say what a bundle holds: graphs, sizes, widths, source.
+    """Say what a bundle holds: graphs, sizes, widths, source, and which engines would run it.
 
     Example: smol-edge info ./smolvlm-256m-int4
     """
-    bundle = Bundle.open(find_model(model, quant, offline=True, yes=False))
+    bundle = Bundle.open(find_model(model, quant, engine, offline=True, yes=False))
+    choice = _choice(bundle, engine)
     if as_json:
-        print(json.dumps({key: value for key, value in asdict(bundle).items() if key != "folder"}))
+        about = {key: value for key, value in asdict(bundle).items() if key != "folder"}
+        print(json.dumps({**about, "folder": str(bundle.folder), "engines": choice and choice.to_dict()}))
         return
     table = Table("graph", *(f"{target} MB" for target in bundle.targets), box=None, pad_edge=False)
     for column in table.columns[1:]:
@@ -46,6 +52,9 @@ def info(
     console.print(f"recipe    {bundle.recipe['name']}", markup=False)
     for pattern, width in bundle.recipe["rules"]:
         console.print(f"          {pattern}: {_width(width)}", markup=False)
+    console.print(f"folder    {bundle.folder}", markup=False)
+    for half, pick in (("vision", choice.vision), ("decoder", choice.decoder)) if choice else ():
+        console.print(f"{half:<9} on {pick.engine}: {pick.why}", markup=False)
     if bundle.lost is not None:
         lost = bundle.lost
         console.print(
@@ -53,6 +62,15 @@ def info(
         )
     console.print(table)
     console.print(f"all files {sum(entry.size for entry in bundle.files.values()) / 1e6:.1f} MB")
+
+
+def _choice(bundle: Bundle, engine: str) -> Choice | None:
+    """None where the engine is not installed: what a bundle holds can be told all the same."""
+    try:
+        return choose_engines(bundle, engine)
+    except EngineError as error:
+        print(f"note: {error}", file=sys.stderr)
+        return None
 
 
 def _megabytes(bundle: Bundle, graph: str, target: Target) -> str:

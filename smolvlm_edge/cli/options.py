@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from smolvlm_edge.graphs.engines import EngineName, target_of
+from smolvlm_edge.bundle import Wanted
+from smolvlm_edge.graphs.engines import AUTO, wanted_targets
 from smolvlm_edge.images import Detail
 from smolvlm_edge.model import MAX_THREADS
 from smolvlm_edge.network import Memory
@@ -47,7 +48,12 @@ QuantOption = Annotated[Quant, typer.Option("--quant", help="Number format of a 
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Open no connection.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Download and export without asking.")]
 EngineOption = Annotated[
-    EngineName | None, typer.Option("--engine", help="What computes.", show_default="what the bundle holds graphs for")
+    str,
+    typer.Option(
+        "--engine",
+        help="What computes: auto, onnxruntime, openvino, or vision=ENGINE,decoder=ENGINE.",
+        metavar="ENGINE",
+    ),
 ]
 ThreadsOption = Annotated[
     int | None,
@@ -75,15 +81,20 @@ def seconds(time: str) -> float:
     return reduce(lambda total, part: 60 * total + float(part), time.split(":"), 0.0)
 
 
-def find_model(model: str | None, quant: Quant, engine: EngineName | None = None, *, offline: bool, yes: bool) -> Path:
+def find_model(model: str | None, quant: Quant, engine: str = AUTO, *, offline: bool, yes: bool) -> Path:
     """The bundle that the options mean; on a terminal, asks before a download and shows its progress."""
+    return find_bundle(model, quant, wanted_targets(engine), offline=offline, yes=yes)
+
+
+def find_bundle(model: str | None, quant: Quant, wanted: Wanted, *, offline: bool, yes: bool) -> Path:
+    """As `find_model`, for graphs that no engine has to be named for."""
 
     def agree(plan: Plan) -> bool:
         print(f"note: {plan}", file=sys.stderr)
         return yes or (sys.stdin.isatty() and sys.stderr.isatty() and _confirmed())
 
     with export_progress() as progress:
-        return locate(model, quant, target_of(engine), offline=offline, agree=agree, progress=progress)
+        return locate(model, quant, wanted, offline=offline, agree=agree, progress=progress)
 
 
 def _confirmed() -> bool:

@@ -19,7 +19,7 @@ from smolvlm_edge.cli.options import (
 from smolvlm_edge.cli.reference import reference_bundle
 from smolvlm_edge.errors import ExportError, RequestError
 from smolvlm_edge.graphs import available_cores
-from smolvlm_edge.graphs.engines import check_engine, choose_engine, open_engine
+from smolvlm_edge.graphs.engines import AUTO, check_engines, choose_engines, open_engines
 
 WORST = 5
 WIDTH = 1000  # of a table at most: a long line wraps, where a narrow column would cut names off
@@ -41,7 +41,7 @@ def quality(
     text_only: Annotated[bool, typer.Option("--text-only", help="Leave pictures out, which take longest.")] = False,
     tensors: Annotated[bool, typer.Option("--tensors", help=f"List all matrices, not the {WORST} worst.")] = False,
     plot: Annotated[Path | None, typer.Option(help="SVG to draw: KL divergence against megabytes.")] = None,
-    engine: EngineOption = None,
+    engine: EngineOption = AUTO,
     threads: ThreadsOption = None,
     offline: OfflineOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -63,19 +63,19 @@ def quality(
         _label(name, bundles): Bundle.open(find_model(name, quant, engine, offline=True, yes=False)) for name in bundles
     }
     first, *others = chosen.values()
-    engine = choose_engine(first, engine)
+    choice = choose_engines(first, engine, threads)
     for other in others:
-        check_engine(other, engine)
-    runner = open_engine(engine, threads or available_cores())
+        check_engines(other, choice)
+    engines = open_engines(choice, threads or available_cores())
     read = measuring.Text.from_file(text, first) if text else measuring.Text.default(first)
     shown = [] if text_only else measuring.pictures_from(images) if images else measuring.drawn_pictures()
-    with reference_bundle(against, engine, offline=offline) as reference, export_progress() as progress:
+    with reference_bundle(against, choice, offline=offline) as reference, export_progress() as progress:
         found = measuring.measure(
-            chosen, reference, read, shown, runner, prompt=prompt, max_tokens=max_tokens, progress=progress
+            chosen, reference, read, shown, engines, prompt=prompt, max_tokens=max_tokens, progress=progress
         )
     if as_json:
         read_as = {"text": read.name, "window": measuring.WINDOW}
-        about = {"reference": against, "engine": engine, **read_as, "prompt": prompt, "max_tokens": max_tokens}
+        about = {"reference": against, "engine": str(choice), **read_as, "prompt": prompt, "max_tokens": max_tokens}
         print(json.dumps({**about, "bundles": [each.to_dict() for each in found]}, ensure_ascii=False))
     else:
         console = Console(highlight=False, soft_wrap=True, markup=False, width=WIDTH)

@@ -23,6 +23,7 @@ from smolvlm_edge.cli.options import (
     seconds,
 )
 from smolvlm_edge.errors import ImageError, RequestError
+from smolvlm_edge.graphs.engines import AUTO, Choice
 from smolvlm_edge.images import MAX_FILE_BYTES
 from smolvlm_edge.messages import Source
 from smolvlm_edge.model import SmolVLM, check_request
@@ -46,7 +47,7 @@ def run(
     max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = DEFAULT_MAX_TOKENS,
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes a sampled answer repeatable.")] = None,
-    engine: EngineOption = None,
+    engine: EngineOption = AUTO,
     threads: ThreadsOption = None,
     detail: DetailOption = "high",
     longest_edge: Annotated[
@@ -102,7 +103,7 @@ def run(
             if not as_json:
                 print(chunk.text, end="", flush=True)
             chunks.append(chunk)
-    print(_to_json(chunks) if as_json else "")
+    print(_to_json(chunks, vlm.choice) if as_json else "")
 
 
 def _with_wishes(sources: list[Source], wishes: dict[str, Any]) -> list[Source]:
@@ -124,11 +125,17 @@ def _stdin() -> bytes:
     return data
 
 
-def _to_json(chunks: list[Chunk]) -> str:
+def _to_json(chunks: list[Chunk], choice: Choice | None) -> str:
     text = "".join(chunk.text for chunk in chunks)
     last = chunks[-1]
     videos = [{"duration_s": round(video.duration, 3), "stamps": video.stamps} for video in last.videos]
     return json.dumps(
-        {"text": text, "finish_reason": last.finish_reason, "videos": videos, **last.timings.to_dict()},
+        {
+            "text": text,
+            "finish_reason": last.finish_reason,
+            "videos": videos,
+            **last.timings.to_dict(),
+            "engines": choice and choice.to_dict(),
+        },
         ensure_ascii=False,
     )

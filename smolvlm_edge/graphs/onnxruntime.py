@@ -21,6 +21,7 @@ import onnxruntime as ort
 from smolvlm_edge.errors import EngineError
 from smolvlm_edge.graphs import CLOSED, Floats
 from smolvlm_edge.graphs.memory import return_freed_memory, unload_file
+from smolvlm_edge.machine import processor_flags
 
 CACHE_STEP = 256  # positions by which a cache grows
 SILENT = 4  # an error arrives as an exception; the engine need not print it as well
@@ -168,7 +169,7 @@ def _session(path: Path, threads: int) -> ort.InferenceSession:
     options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
     options.log_severity_level = SILENT
     options.enable_mem_pattern = False  # a plan of the buffers ahead holds 40 MB more for a tile and gains no time
-    if _byte_products_overflow(platform.machine(), _processor_flags()):
+    if _byte_products_overflow(platform.machine(), processor_flags()):
         options.add_session_config_entry("session.x64quantprecision", "1")
     # the fused operator is slower than the two that it replaces (see export/targets/onnx.py)
     options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
@@ -199,15 +200,6 @@ def _byte_products_overflow(machine: str, flags: Collection[str]) -> bool:
     VNNI the option only costs time, half as much again per tile. Where the flags are unknown, precision wins.
     """
     return machine in ("x86_64", "AMD64") and not {"avx512_vnni", "avx_vnni"} & set(flags)
-
-
-def _processor_flags() -> list[str]:
-    """What Linux says of the processor's instructions; empty elsewhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    return next((line.split() for line in lines if line.startswith("flags")), [])
 
 
 def _run(function: Any, *arguments: object) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 from smolvlm_edge.bundle import TOKENIZER_FILES, Bundle
 from smolvlm_edge.errors import RequestError
-from smolvlm_edge.graphs import Engine
+from smolvlm_edge.graphs.engines import Engines
 from smolvlm_edge.quality.distributions import TextFidelity, compare_text
 from smolvlm_edge.quality.pictures import Answer, Picture, PictureFidelity, answer, drawn_pictures, pictures_from
 from smolvlm_edge.quality.plot import plot
@@ -30,7 +30,7 @@ def measure(
     reference: Bundle,
     text: Text,
     pictures: Sequence[Picture],
-    engine: Engine,
+    engines: Engines,
     *,
     prompt: str,
     max_tokens: int,
@@ -45,7 +45,7 @@ def measure(
         reference: A bundle exported in fp32.
         text: What every model reads.
         pictures: What every model is asked about; may be empty.
-        engine: Opens the graphs.
+        engines: Open the graphs.
         prompt: What is asked about every picture.
         max_tokens: Longest answer.
         progress: Called after every step.
@@ -58,21 +58,21 @@ def measure(
     for bundle in (reference, *bundles.values()):
         check_fit(bundle, reference)
     for bundle in (reference, *bundles.values()):
-        bundle.verify(engine.target)
+        bundle.verify(engines.targets)
 
     def ask(name: str, bundle: Bundle) -> list[Answer]:
         on_picture = partial(progress, f"{name}: pictures")
-        return answer(pictures, prompt, max_tokens, bundle, engine, on_picture) if pictures else []
+        return answer(pictures, prompt, max_tokens, bundle, engines, on_picture) if pictures else []
 
     expected = ask("reference", reference)
     return [
         Quality(
             name=name,
             recipe=bundle.recipe["name"],
-            sizes=Sizes.of(bundle, engine.target),
-            text=compare_text(text, bundle, reference, engine, partial(progress, f"{name}: text")),
+            sizes=Sizes.of(bundle, engines.targets),
+            text=compare_text(text, bundle, reference, engines.decoder, partial(progress, f"{name}: text")),
             pictures=tuple(map(PictureFidelity.of, pictures, ask(name, bundle), expected)),
-            tensors=tensor_errors(bundle, reference, engine.target),
+            tensors=tensor_errors(bundle, reference, engines.targets),
         )
         for name, bundle in bundles.items()
     ]

@@ -1,7 +1,7 @@
 """Image features and greedy answers of two models about the same pictures."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +13,7 @@ from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.demo.scenes import draw, scenes
 from smolvlm_edge.errors import ImageError
 from smolvlm_edge.graphs import Decoder, Engine, Floats, Graph
+from smolvlm_edge.graphs.engines import Engines
 from smolvlm_edge.images import ImageSource, open_image
 from smolvlm_edge.model import SmolVLM
 
@@ -123,7 +124,7 @@ def answer(
     prompt: str,
     max_tokens: int,
     bundle: Bundle,
-    engine: Engine,
+    engines: Engines,
     on_picture: Callable[[int, int], None] = lambda *_: None,
 ) -> list[Answer]:
     """Ask a model about every picture, greedily.
@@ -133,7 +134,7 @@ def answer(
         prompt: What is asked.
         max_tokens: Longest answer.
         bundle: The model.
-        engine: Opens its graphs.
+        engines: Open its graphs.
         on_picture: Called with the answers so far and their total.
 
     Raises:
@@ -141,8 +142,8 @@ def answer(
         RequestError: The prompt is empty, or the context holds no such picture.
     """
     answers: list[Answer] = []
-    recorder = _Recorder(engine)
-    with SmolVLM(bundle, recorder) as model:
+    recorder = _Recorder(engines.vision)
+    with SmolVLM(bundle, replace(engines, vision=recorder)) as model:
         for picture in pictures:
             recorder.features.clear()
             said = model.generate(picture.image, prompt, max_tokens=max_tokens)

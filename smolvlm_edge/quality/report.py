@@ -8,7 +8,7 @@ from typing import Any, Self
 from rich.table import Column, Table
 from rich.text import Text
 
-from smolvlm_edge.bundle import GRAPH_NAMES, SUFFIXES, Bundle, Target
+from smolvlm_edge.bundle import HALVES, SUFFIXES, Bundle, Targets
 from smolvlm_edge.quality.distributions import TextFidelity
 from smolvlm_edge.quality.pictures import PictureFidelity, TileError
 from smolvlm_edge.quality.tensors import TensorError
@@ -23,10 +23,14 @@ class Sizes:
     all_files: int
 
     @classmethod
-    def of(cls, bundle: Bundle, target: Target) -> Self:
-        """The sizes that the manifest names, without the graphs for other targets."""
-        sizes = {name: entry.size for name, entry in bundle.files_for(target).items()}
-        graphs = {graph: sum(sizes[f"{graph}{suffix}"] for suffix in SUFFIXES[target]) for graph in GRAPH_NAMES}
+    def of(cls, bundle: Bundle, targets: Targets) -> Self:
+        """The sizes that the manifest names, without graphs that are not used."""
+        sizes = {name: entry.size for name, entry in bundle.files_for(targets).items()}
+        graphs = {
+            graph: sum(sizes[f"{graph}{suffix}"] for suffix in SUFFIXES[target])
+            for half, target in targets.items()
+            for graph in HALVES[half]
+        }
         return cls(graphs, sum(sizes.values()))
 
     @property

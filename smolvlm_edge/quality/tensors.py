@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from smolvlm_edge.bundle import GRAPH_NAMES, Bundle, Target
+from smolvlm_edge.bundle import HALVES, Bundle, Target, Targets
 from smolvlm_edge.errors import IntegrityError
 from smolvlm_edge.quality.matrices import Matrix
 from smolvlm_edge.quality.matrices.onnx import onnx_matrices
@@ -34,14 +34,14 @@ class TensorError:
         return {**asdict(self), "bits_per_weight": round(self.bits_per_weight, 6), "relative_error": error}
 
 
-def tensor_errors(bundle: Bundle, reference: Bundle, target: Target) -> tuple[TensorError, ...]:
-    """Compare every matrix of the graphs for a target, the worst first.
+def tensor_errors(bundle: Bundle, reference: Bundle, targets: Targets) -> tuple[TensorError, ...]:
+    """Compare every matrix of the graphs that are used, the worst first.
 
     Raises:
         IntegrityError: The two hold matrices of different names or shapes.
     """
     errors, smoothed = [], bundle.recipe.get("smoothed", [])
-    for graph in GRAPH_NAMES:
+    for graph, target in ((graph, target) for half, target in targets.items() for graph in HALVES[half]):
         with _opened(bundle, graph, target) as ours, _opened(reference, graph, target) as theirs:
             for name, matrix in ours.items():
                 expected = theirs.get(name)

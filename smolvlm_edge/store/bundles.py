@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from filelock import FileLock
 
-from smolvlm_edge.bundle import MANIFEST, Bundle, Target
+from smolvlm_edge.bundle import MANIFEST, Bundle, Target, Wanted
 from smolvlm_edge.errors import ExportError, IntegrityError, ModelNotFoundError, RequestError
 from smolvlm_edge.store import Snapshot, Source, default_model, find, resolve
 from smolvlm_edge.store.verified import home
@@ -19,6 +19,7 @@ from smolvlm_edge.store.verified import home
 logger = logging.getLogger(__name__)
 
 DEFAULT_QUANT = "int4"
+DEFAULT_WANTED = Wanted()
 Progress = Callable[[str, int, int], None]
 
 
@@ -28,7 +29,7 @@ class Plan:
 
     snapshot: Snapshot
     quant: str
-    target: Target
+    targets: tuple[Target, ...]
     folder: Path
 
     def __str__(self) -> str:
@@ -40,7 +41,7 @@ class Plan:
 def locate(
     model: str | Path | None,
     quant: str = DEFAULT_QUANT,
-    target: Target = "onnx",
+    wanted: Wanted = DEFAULT_WANTED,
     *,
     offline: bool = False,
     agree: Callable[[Plan], bool] = lambda _: True,
@@ -50,13 +51,13 @@ def locate(
     found = resolve(model or default_model())
     if isinstance(found, Path):
         return found
-    return bundle_folder(found, quant, target, offline=offline, agree=agree, progress=progress)
+    return bundle_folder(found, quant, wanted, offline=offline, agree=agree, progress=progress)
 
 
 def bundle_folder(
     source: Source,
     quant: str,
-    target: Target = "onnx",
+    wanted: Wanted = DEFAULT_WANTED,
     *,
     offline: bool = False,
     agree: Callable[[Plan], bool] = lambda _: True,
@@ -69,7 +70,7 @@ def bundle_folder(
     Args:
         source: The checkpoint.
         quant: A recipe's name.
-        target: What it holds graphs for.
+        wanted: What it holds graphs for.
         offline: Open no connection.
         agree: Asked before anything is downloaded or exported.
         progress: As `export_checkpoint` takes it.
@@ -81,10 +82,12 @@ def bundle_folder(
     """
     _check_quant(quant)
     commit = _known_commit(source)
-    if commit and _is_sound(folder := _folder(source, commit, quant, target)):
-        return folder
+    if commit:
+        folders = (_folder(source, commit, quant, targets) for targets in wanted.acceptable())
+        if here := next(filter(_is_sound, folders), None):
+            return here
     snapshot = find(source, offline=offline)
-    plan = Plan(snapshot, quant, target, _folder(source, snapshot.commit, quant, target))
+    plan = Plan(snapshot, quant, wanted.made_for, _folder(source, snapshot.commit, quant, wanted.made_for))
     if not agree(plan):
         raise RequestError(f"{source.name} was not fetched: agree, or pass --yes")
     return _make(plan, progress)
@@ -93,7 +96,7 @@ def bundle_folder(
 def made() -> list[Bundle]:
     """Every bundle in the cache, but for those that are damaged: a note says which."""
     found = []
-    for path in sorted(_home().glob(f"[!.]*/{MANIFEST}")):
+    for path in sorted(bundles_home().glob(f"[!.]*/{MANIFEST}")):
         try:
             found.append(Bundle.open(path.parent))
         except IntegrityError:
@@ -107,7 +110,10 @@ def remove(source: Source) -> int:
     if commit is None and source.revision:
         return 0
     stem, freed = f"{_stem(source)}@{(commit or '')[:12]}", 0
-    for path in [*_home().glob(f"{stem}*"), *_home().glob(f".{stem}*")]:  # hidden: locks, and what was killed
+    for path in [
+        *bundles_home().glob(f"{stem}*"),
+        *bundles_home().glob(f".{stem}*"),
+    ]:  # hidden: locks, and what was killed
         freed += sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else 0
         _delete(path)
     return freed
@@ -130,7 +136,7 @@ def _make(plan: Plan, progress: Progress | None) -> Path:
         for left in plan.folder.parent.glob(f".{plan.folder.name}.*.partial"):
             _delete(left)  # of a run that was killed: nobody else holds the lock
         recipe = RECIPES[plan.quant]
-        export_checkpoint(plan.snapshot.fetch(), plan.folder, recipe, targets=[plan.target], progress=progress)
+        export_checkpoint(plan.snapshot.fetch(), plan.folder, recipe, targets=plan.targets, progress=progress)
     return plan.folder
 
 
@@ -161,13 +167,14 @@ def _known_commit(source: Source) -> str | None:
     return hub.commit_here(source.repo, source.revision)
 
 
-def _home() -> Path:
+def bundles_home() -> Path:
+    """Where bundles of named models are kept."""
     return home() / "bundles"
 
 
-def _folder(source: Source, commit: str, quant: str, target: Target) -> Path:
-    suffix = "" if target == "onnx" else f"-{target}"
-    return _home() / f"{_stem(source)}@{commit[:12]}-{quant}-{_recipe_digest(quant)}{suffix}"
+def _folder(source: Source, commit: str, quant: str, targets: tuple[Target, ...]) -> Path:
+    suffix = "" if targets == ("onnx",) else "-" + "-".join(targets)
+    return bundles_home() / f"{_stem(source)}@{commit[:12]}-{quant}-{_recipe_digest(quant)}{suffix}"
 
 
 def _stem(source: Source) -> str:

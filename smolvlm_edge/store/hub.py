@@ -61,6 +61,11 @@ def is_offline() -> bool:
     return bool(constants.is_offline_mode())
 
 
+def cache_folder() -> Path:
+    """Where checkpoints are kept."""
+    return Path(constants.HF_HUB_CACHE)
+
+
 def snapshot(repo: str, commit: str) -> Path:
     """The folder of a commit in the cache, whether or not it is there."""
     return _cache(repo) / "snapshots" / commit

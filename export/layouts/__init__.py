@@ -1,0 +1,1 @@
+"""What else a bundle's graphs can be arranged as: one module for each program that reads them."""
