@@ -10,7 +10,14 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from smolvlm_edge.graphs.engines import EngineName, target_of
 from smolvlm_edge.model import MAX_THREADS
@@ -54,6 +61,14 @@ ThreadsOption = Annotated[
     ),
 ]
 NoSplitOption = Annotated[bool, typer.Option("--no-split", help="One tile per picture: faster, coarser.")]
+LongestEdgeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--longest-edge",
+        help="Pixels of the longer side before splitting; fewer are faster.",
+        show_default="the model's",
+    ),
+]
 
 
 def seconds(time: str) -> float:
@@ -97,6 +112,16 @@ def export_progress() -> Iterator[Callable[[str, int, int], None]]:
         yield on_layer
     finally:
         bars.stop()
+
+
+def counting_bar(noun: str) -> Progress:
+    """A bar on stderr, if that can show one, that counts what is done and says how long the rest takes."""
+    console = Console(stderr=True)
+    columns = (TextColumn(noun), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # an estimate from the last ten minutes: there may be a minute between two steps
+    return Progress(
+        *columns, console=console, transient=True, disable=not console.is_interactive, speed_estimate_period=600
+    )
 
 
 class TileBar(Progress):

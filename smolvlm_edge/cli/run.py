@@ -12,6 +12,7 @@ from smolvlm_edge.answer import DEFAULT_MAX_TOKENS, Chunk, GenerateOptions
 from smolvlm_edge.cli.options import (
     DEMO_NOTE,
     EngineOption,
+    LongestEdgeOption,
     ModelOption,
     NoSplitOption,
     OfflineOption,
@@ -49,10 +50,7 @@ def run(
     engine: EngineOption = None,
     threads: ThreadsOption = None,
     no_split: NoSplitOption = False,
-    longest_edge: Annotated[
-        int | None,
-        typer.Option(help="Pixels of the longer side before splitting; fewer are faster.", show_default="the model's"),
-    ] = None,
+    longest_edge: LongestEdgeOption = None,
     frames: Annotated[
         int | None,
         typer.Option(
