@@ -312,7 +312,7 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
 
 @posix_only
 def test_names_that_are_no_unicode(bundle: Path, tmp_path: Path) -> None:
-    os.mkdir(tmp_path / "odd")
+    (tmp_path / "odd").mkdir()
     draw(tmp_path / "picture.png").rename(tmp_path / "odd" / os.fsdecode(b"\xff.png"))
     (tmp_path / "odd" / os.fsdecode(b"\xfe.png")).write_bytes(b"")
     out = tmp_path / "captions.jsonl"

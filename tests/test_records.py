@@ -56,7 +56,7 @@ def test_every_line_is_json_of_its_own(tmp_path: Path) -> None:
 def test_lines_that_are_not_to_stay_go_at_once(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     names(path, "a", "b", "c")
-    os.chmod(path, 0o640)
+    path.chmod(0o640)
     link = tmp_path / "link.jsonl"
     link.symlink_to(path)
     assert names(link, keep=lambda line: line["name"] != "b") == ["a", "c"]
