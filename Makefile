@@ -1,5 +1,5 @@
 # What a developer needs; `make` alone runs what CI runs.
-.PHONY: check test parity lint types fix clean stand-in
+.PHONY: check test parity packaging screenshot lint types fix clean stand-in
 PYTHON ?= .venv/bin/python
 
 check: lint types test
@@ -9,6 +9,12 @@ test:  ## everything that needs no reference implementation
 
 parity:  ## against transformers; needs the [parity] extra
 	$(PYTHON) -m pytest -m parity
+
+packaging:  ## freezes examples/desktop and looks at its window; needs the [packaging] extra, tkinter and Xvfb
+	$(PYTHON) -m pytest -m packaging -rs
+
+screenshot:  ## of that window, for the README
+	SMOL_EDGE_SCREENSHOT=examples/desktop/screenshot.png $(PYTHON) -m pytest -m packaging -rs
 
 lint:
 	$(PYTHON) -m ruff format --check .
