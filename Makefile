@@ -1,5 +1,5 @@
 # What a developer needs; `make` alone runs what CI runs.
-.PHONY: check test parity optimum lint types fix clean stand-in
+.PHONY: check test parity optimum packaging screenshot lint types fix clean stand-in
 PYTHON ?= .venv/bin/python
 
 check: lint types test
@@ -18,6 +18,12 @@ optimum: .venv-optimum-intel  ## against optimum-cli and optimum-intel, which ha
 	$(PYTHON) -m venv $@.partial
 	$@.partial/bin/python -m pip install --quiet --requirement tests/optimum-intel.txt
 	mv $@.partial $@
+
+packaging:  ## freezes examples/desktop and looks at its window; needs the [packaging] extra, tkinter and Xvfb
+	$(PYTHON) -m pytest -m packaging -rs
+
+screenshot:  ## of that window, for the README
+	SMOL_EDGE_SCREENSHOT=examples/desktop/screenshot.png $(PYTHON) -m pytest -m packaging -rs
 
 lint:
 	$(PYTHON) -m ruff format --check .

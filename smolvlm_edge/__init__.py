@@ -14,6 +14,7 @@ Importing this opens no engine; loading a model does, and opens no connection.
 """
 
 from smolvlm_edge.answer import Answer, Chunk, GenerateOptions
+from smolvlm_edge.batch import Request
 from smolvlm_edge.chat import Chat
 from smolvlm_edge.errors import (
     DownloadError,
@@ -43,6 +44,7 @@ __all__ = [
     "ImageError",
     "IntegrityError",
     "ModelNotFoundError",
+    "Request",
     "RequestError",
     "SmolEdgeError",
     "SmolVLM",

@@ -10,7 +10,8 @@
     ├── EngineError       (RuntimeError)  1   the inference engine is missing or refused a graph
     ├── StoppedError                      1   an answer ended early because it was cancelled or took too long
     ├── DownloadError                     1   a model could not be fetched from the hub
-    └── ExportError                       1   the bundle could not be written
+    ├── ExportError                       1   the bundle could not be written
+    └── IncompleteError                   6   some of many pictures failed; the others are done
 
 Exit code 0 means success, 130 an interrupt (Ctrl-C) and 143 a termination. Every message is one line that says what is
 wrong and, where there is one, what to do next.
@@ -71,3 +72,9 @@ class DownloadError(SmolEdgeError):
 
 class ExportError(SmolEdgeError):
     """The bundle could not be written; no output was left behind."""
+
+
+class IncompleteError(SmolEdgeError):
+    """Some of many pictures failed; the answers about the others are written."""
+
+    exit_code = 6

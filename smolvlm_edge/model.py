@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, Unpack, get_args
@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from smolvlm_edge.answer import Answer, Chunk, FinishReason, GenerateOptions, check_options
+from smolvlm_edge.batch import Prepared, Request, answer_many
 from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.chat import Chat
 from smolvlm_edge.config import ImageConfig, VideoConfig
 from smolvlm_edge.decoding import Keys, decode
 from smolvlm_edge.detokenizer import Detokenizer
-from smolvlm_edge.errors import EngineError, IntegrityError, RequestError
+from smolvlm_edge.errors import EngineError, IntegrityError, RequestError, SmolEdgeError
 from smolvlm_edge.graphs import Floats, Graph, available_cores
 from smolvlm_edge.graphs.engines import AUTO, Choice, Engines, choose_engines, open_engines, wanted_targets
 from smolvlm_edge.images import Tiles, check_image, cut, open_image
@@ -168,6 +169,28 @@ class SmolVLM:
         stop = Stop(options.get("cancel"), options.get("timeout"))
         return stream_in_thread(lambda: self._start(images, prompt, messages, options, stop), stop)
 
+    def generate_many(
+        self, requests: Iterable[Request], **options: Unpack[GenerateOptions]
+    ) -> Generator[Answer | SmolEdgeError, None, None]:
+        """The answers to many requests, in their order; what goes wrong with one of them does not end the others.
+
+        While one is answered, the next one is taken from `requests` and its pictures are read.
+
+        Args:
+            requests: Keywords of `generate`, as in `{"images": "photo.jpg", "prompt": "Describe this image."}`.
+            **options: For every request, unless it has its own; see `GenerateOptions`. `timeout` is for each of them,
+                `cancel` ends them all.
+
+        Yields:
+            The answer; or in its place the error that `generate` would have raised.
+
+        Raises:
+            RequestError: An option makes no sense.
+            StoppedError: `cancel` was set.
+        """
+        check_options(options)
+        return answer_many(requests, options, self._prepare, self.respond)
+
     def chat(self, system: str | None = None, **options: Unpack[GenerateOptions]) -> Chat:
         """A conversation of several turns.
 
@@ -268,6 +291,17 @@ class SmolVLM:
     ) -> Generator[Chunk, None, None]:
         """The stream; what is wrong with the request is said before it begins."""
         return self.respond(_conversation(images, prompt, messages, options), [], options, stop)
+
+    def _prepare(
+        self,
+        images: Source | Sequence[Source] = (),
+        prompt: str = "",
+        messages: Sequence[RawMessage] | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Prepared:
+        """A request of `generate_many`, with its pictures read."""
+        conversation = _conversation(images, prompt, messages, options)
+        return conversation, [self._read(source, options) for source in conversation.sources], options
 
     def _read(self, source: Source, options: GenerateOptions) -> Picture:
         if isinstance(source, Video):

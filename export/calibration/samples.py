@@ -14,7 +14,7 @@ import numpy.typing as npt
 from smolvlm_edge.config import ImageConfig, ModelConfig
 from smolvlm_edge.demo.scenes import MAKERS, draw, scenes
 from smolvlm_edge.errors import RequestError
-from smolvlm_edge.images import ImageSource, Tiles, cut, open_image
+from smolvlm_edge.images import Detail, ImageSource, Tiles, cut, open_image
 from smolvlm_edge.prompt import ContentPart, PromptEncoder
 from smolvlm_edge.quantize import Floats
 
@@ -59,11 +59,11 @@ class SampleMaker:
         prompt: str,
         answer: str,
         *,
-        split: bool | None = None,
+        detail: Detail = "high",
         longest_edge: int | None = None,
     ) -> Sample:
         """The conversation as the model would see it, up to and with the end of the answer."""
-        tiles = tuple(cut(open_image(each), self.images, split=split, longest_edge=longest_edge) for each in pictures)
+        tiles = tuple(cut(open_image(each), self.images, detail=detail, longest_edge=longest_edge) for each in pictures)
         places: list[ContentPart] = [{"type": "image"} for _ in tiles]
         content: list[ContentPart] = [*places, {"type": "text", "text": prompt}]
         grids = [(each.rows, each.columns) for each in tiles]
@@ -130,9 +130,9 @@ def _scenes(maker: SampleMaker) -> Iterator[Sample]:
     for i, scene in enumerate(scenes(0, held_out=False, weights=dict.fromkeys(MAKERS, 1.0))):
         question = random.choice(scene.questions)
         pictures = [draw(sketch) for sketch in scene.sketches]
-        split = i % SPLIT_EVERY == 0 and len(pictures) == 1
+        detail: Detail = "high" if i % SPLIT_EVERY == 0 and len(pictures) == 1 else "low"
         yield maker.sample(
-            pictures, question.text, question.answer, split=split, longest_edge=2 * maker.images.tile_size
+            pictures, question.text, question.answer, detail=detail, longest_edge=2 * maker.images.tile_size
         )
 
 

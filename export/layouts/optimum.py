@@ -19,7 +19,8 @@ import numpy as np
 
 from smolvlm_edge.bundle import TOKENIZER_FILES, Bundle
 from smolvlm_edge.errors import ExportError, RequestError
-from smolvlm_edge.export.pipeline import Progress, check_targets, export_checkpoint
+from smolvlm_edge.export.building import Progress
+from smolvlm_edge.export.pipeline import check_targets, export_checkpoint
 from smolvlm_edge.quantize import RECIPES, Recipe
 
 PARTS = ("vision_embeddings", "text_embeddings", "language")

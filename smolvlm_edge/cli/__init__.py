@@ -12,6 +12,7 @@ import typer
 
 from smolvlm_edge.cli.bench import bench
 from smolvlm_edge.cli.chat import chat
+from smolvlm_edge.cli.describe import describe
 from smolvlm_edge.cli.doctor import doctor
 from smolvlm_edge.cli.eval import evaluate
 from smolvlm_edge.cli.export import export
@@ -26,13 +27,14 @@ INTERRUPTED, TERMINATED = 130, 143
 app = typer.Typer(
     help="Export SmolVLM-type checkpoints without torch, and run them on a plain CPU.",
     epilog="Exit codes: 0 ok, 1 runtime error, 2 usage, 3 no model, 4 damaged model, 5 bad picture or video, "
-    "130 interrupt.",
+    "6 some of many pictures failed, 130 interrupt.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 app.command()(export)
 app.command()(run)
 app.command()(chat)
+app.command()(describe)
 app.command("eval")(evaluate)
 app.command()(quality)
 app.command()(info)

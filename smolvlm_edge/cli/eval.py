@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from smolvlm_edge.bundle import MANIFEST, Bundle, sha256
 from smolvlm_edge.cli.options import (
@@ -18,6 +17,7 @@ from smolvlm_edge.cli.options import (
     QuantOption,
     ThreadsOption,
     YesOption,
+    counting_bar,
     find_model,
 )
 from smolvlm_edge.errors import RequestError
@@ -72,12 +72,10 @@ def evaluate(
     bundle = Bundle.open(folder)
     engine = str(choose_engines(bundle, engine, threads))
     begin = header(sha256(folder / MANIFEST), engine, asked.fingerprint, metric or "default", detail, max_tokens)
-    console = Console(stderr=True)
-    columns = (TextColumn("question"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         open_results(results, begin) as kept,
         SmolVLM.load(folder, engine=engine, threads=threads, memory=memory) as vlm,
-        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
+        counting_bar("question") as progress,
     ):
         task = progress.add_task("", total=asked.count)
         report = ask_all(vlm, asked, kept, max_tokens, on_answer=lambda: progress.advance(task))

@@ -10,7 +10,14 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from smolvlm_edge.bundle import Wanted
 from smolvlm_edge.graphs.engines import AUTO, wanted_targets
@@ -68,6 +75,14 @@ DetailOption = Annotated[
         help="Tiles of a picture: low, one, soonest and coarsest; auto, what its pixels fill; high, the model's rules.",
     ),
 ]
+LongestEdgeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--longest-edge",
+        help="Pixels of the longer side before splitting; fewer are faster.",
+        show_default="the model's",
+    ),
+]
 MemoryOption = Annotated[
     Memory,
     typer.Option("--memory", help="low: vision encoder and decoder are never open together; slower with new pictures."),
@@ -120,6 +135,16 @@ def export_progress() -> Iterator[Callable[[str, int, int], None]]:
         yield on_layer
     finally:
         bars.stop()
+
+
+def counting_bar(noun: str) -> Progress:
+    """A bar on stderr, if that can show one, that counts what is done and says how long the rest takes."""
+    console = Console(stderr=True)
+    columns = (TextColumn(noun), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # an estimate from the last ten minutes: there may be a minute between two steps
+    return Progress(
+        *columns, console=console, transient=True, disable=not console.is_interactive, speed_estimate_period=600
+    )
 
 
 class TileBar(Progress):

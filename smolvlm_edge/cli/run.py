@@ -13,6 +13,7 @@ from smolvlm_edge.cli.options import (
     DEMO_NOTE,
     DetailOption,
     EngineOption,
+    LongestEdgeOption,
     ModelOption,
     OfflineOption,
     QuantOption,
@@ -50,10 +51,7 @@ def run(
     engine: EngineOption = AUTO,
     threads: ThreadsOption = None,
     detail: DetailOption = "high",
-    longest_edge: Annotated[
-        int | None,
-        typer.Option(help="Pixels of the longer side before splitting; fewer are faster.", show_default="the model's"),
-    ] = None,
+    longest_edge: LongestEdgeOption = None,
     frames: Annotated[
         int | None,
         typer.Option(
