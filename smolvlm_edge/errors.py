@@ -9,6 +9,7 @@
     ├── UnsupportedModelError             1   a sound checkpoint of another architecture
     ├── EngineError       (RuntimeError)  1   the inference engine is missing or refused a graph
     ├── StoppedError                      1   an answer ended early because it was cancelled or took too long
+    ├── IncompleteError                   1   an answer was cut off before it had the form that was asked for
     ├── DownloadError                     1   a model could not be fetched from the hub
     └── ExportError                       1   the bundle could not be written
 
@@ -63,6 +64,10 @@ class EngineError(SmolEdgeError, RuntimeError):
 
 class StoppedError(SmolEdgeError):
     """An answer was cancelled, or took longer than its timeout; the model is free for the next one."""
+
+
+class IncompleteError(SmolEdgeError):
+    """An answer was cut off before it had the form that was asked for."""
 
 
 class DownloadError(SmolEdgeError):

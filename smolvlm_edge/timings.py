@@ -26,6 +26,8 @@ class Timings:
     """Time to first token: from the call to the first token, with whatever had to be opened in between."""
     decode_tokens_per_s: float = 0.0
     """Rate of the tokens after the first."""
+    constraint_ms: float = 0.0
+    """Keeping the answer to a schema, regular expression or choices: compiling it once, and a mask for every token."""
     tiles: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
