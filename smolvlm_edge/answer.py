@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, TypedDict, get_args
 
+from smolvlm_edge.constraints import Constraint, OnLimit, read_constraint
 from smolvlm_edge.errors import RequestError
 from smolvlm_edge.images import MAX_EDGE, Detail
 from smolvlm_edge.sampling import Sampling
@@ -30,6 +31,16 @@ class GenerateOptions(TypedDict, total=False):
     seed: int | None
     stop: str | Sequence[str]
     """One text or several that end the answer; they are not part of it."""
+    schema: Any
+    """A JSON Schema that the answer is to fulfil: a dict, its JSON text, or a Pydantic model. The model is not told of it:
+    say in the prompt what is wanted."""
+    regex: str | None
+    """A regular expression, in the syntax of Rust's regex crate, that the whole answer is to match."""
+    choices: Sequence[str] | None
+    """Texts of which the answer is to be one. Of these three, one at most; they need the extra [json]."""
+    on_limit: OnLimit
+    """What becomes of an answer of such a form if `max_tokens` is too few for it: an IncompleteError (`error`), or it is
+    brought to the shortest valid ending in time (`complete`)."""
     detail: Detail
     """Tiles to spend on a picture: `low` makes it one, `auto` does not enlarge it, `high`, the default, keeps to the
     checkpoint's rules. A video's frames are one tile each."""
@@ -54,7 +65,8 @@ class Chunk:
     left out, but for a base model, which completes the prompt."""
     token_id: int
     finish_reason: FinishReason | None
-    """`stop` at an end token or stop string, `length` at the longest answer; None before the last chunk."""
+    """`stop` at an end token or stop string, or where nothing can follow in the form that was asked for; `length` at the
+    longest answer, or if the answer was completed because of it; None before the last chunk."""
     timings: Timings
     videos: tuple[Timeline, ...] = ()
     """When the frames of each video were."""
@@ -89,8 +101,8 @@ class Answer:
         return self.text
 
 
-def check_options(options: Mapping[str, Any]) -> tuple[Sampling, int]:
-    """The sampling and the longest answer that were asked for.
+def check_options(options: Mapping[str, Any]) -> tuple[Sampling, int, Constraint | None]:
+    """The sampling, the longest answer and the form of it that were asked for.
 
     Raises:
         RequestError: An option makes no sense.
@@ -108,4 +120,4 @@ def check_options(options: Mapping[str, Any]) -> tuple[Sampling, int]:
         raise RequestError(f"detail must be one of {', '.join(get_args(Detail))}, not {detail!r}")
     known = {field.name for field in fields(Sampling)}
     values: dict[str, Any] = {name: value for name, value in options.items() if name in known}
-    return Sampling(**values), max_tokens
+    return Sampling(**values), max_tokens, read_constraint(options)

@@ -9,9 +9,10 @@
     ├── UnsupportedModelError             1   a sound checkpoint of another architecture
     ├── EngineError       (RuntimeError)  1   the inference engine is missing or refused a graph
     ├── StoppedError                      1   an answer ended early because it was cancelled or took too long
+    ├── IncompleteError                   1   an answer was cut off before it had the form that was asked for
     ├── DownloadError                     1   a model could not be fetched from the hub
     ├── ExportError                       1   the bundle could not be written
-    └── IncompleteError                   6   some of many pictures failed; the others are done
+    └── PartialError                      6   some of many pictures failed; the others are done
 
 Exit code 0 means success, 130 an interrupt (Ctrl-C) and 143 a termination. Every message is one line that says what is
 wrong and, where there is one, what to do next.
@@ -66,6 +67,10 @@ class StoppedError(SmolEdgeError):
     """An answer was cancelled, or took longer than its timeout; the model is free for the next one."""
 
 
+class IncompleteError(SmolEdgeError):
+    """An answer was cut off before it had the form that was asked for."""
+
+
 class DownloadError(SmolEdgeError):
     """A model could not be fetched from the hub; what has arrived is kept for the next try."""
 
@@ -74,7 +79,7 @@ class ExportError(SmolEdgeError):
     """The bundle could not be written; no output was left behind."""
 
 
-class IncompleteError(SmolEdgeError):
+class PartialError(SmolEdgeError):
     """Some of many pictures failed; the answers about the others are written."""
 
     exit_code = 6

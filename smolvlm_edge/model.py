@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, Unpack, get_args
 
@@ -15,6 +16,7 @@ from smolvlm_edge.batch import Prepared, Request, answer_many
 from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.chat import Chat
 from smolvlm_edge.config import ImageConfig, VideoConfig
+from smolvlm_edge.constraints import Constraint, Guide, Vocabulary
 from smolvlm_edge.decoding import Keys, decode
 from smolvlm_edge.detokenizer import Detokenizer
 from smolvlm_edge.errors import EngineError, IntegrityError, RequestError, SmolEdgeError
@@ -51,6 +53,7 @@ class SmolVLM:
         self._queue = Queue(busy)
         self.choice: Choice | None = None
         """The engines that `load` took, and why."""
+        self._vocabulary: Vocabulary | None = None
         self._load_ms = 0.0
         self._process = os.getpid()
 
@@ -148,6 +151,7 @@ class SmolVLM:
             RequestError: The prompt is empty or longer than the context, or an option makes no sense.
             ImageError: A picture or video cannot be read.
             StoppedError: The answer was cancelled, or took longer than `timeout`.
+            IncompleteError: The answer was cut off before it had the form that was asked for.
         """
         return self._start(images, prompt, messages, options, Stop(options.get("cancel"), options.get("timeout")))
 
@@ -218,7 +222,7 @@ class SmolVLM:
                 "that: load the model in here, or start processes with the method 'spawn'"
             )
         clock = Clock(self._load_ms)
-        sampling, max_tokens = check_options(options)
+        sampling, max_tokens, constraint = check_options(options)
         with self._queue.turn(stop):
             with clock.measure("preprocess_ms"):
                 for source in conversation.sources[len(pictures) :]:
@@ -226,6 +230,10 @@ class SmolVLM:
                     stop.check()
                 prompt = self._prompt(conversation, pictures)
                 max_tokens = min(max_tokens, self._room(len(prompt.input_ids)))
+            choose: Callable[[Floats], int] = Sampler(sampling, prompt.input_ids)
+            guide = None
+            if constraint:
+                choose = guide = self._guide(constraint, choose, max_tokens, options, clock)
 
             network = self._network
             features = network.recall(prompt.tiles)
@@ -242,7 +250,6 @@ class SmolVLM:
                 inputs_embeds = self._embed(prompt, kept, embed_tokens, features)
                 logits = cache.fill(prompt.keys, inputs_embeds, _watched("on_prefill", options, stop))
 
-            choose = Sampler(sampling, prompt.input_ids)
             eos_token_ids = self.bundle.model.eos_token_ids
             encoder = self.prompt_encoder
             texts = options.get("stop", ())
@@ -251,13 +258,20 @@ class SmolVLM:
             )
             tokens = decode(cache.decoder, embed_tokens, logits, choose, eos_token_ids, max_tokens)
             begun = encoder.is_base  # what a completion begins with, a space too, belongs to it
+            answer = ""
             for count, token in enumerate(tokens, start=1):
                 text = detokenizer.push(token)
-                if token in eos_token_ids or count == max_tokens:
+                ended = token in eos_token_ids or (guide is not None and guide.ended)
+                cut = count == max_tokens or (guide is not None and guide.cut)
+                if ended or cut:
                     text += detokenizer.flush()
-                text = text if begun else text.lstrip()
-                begun = begun or bool(text)
-                finish_reason = _finish_reason(token in eos_token_ids or detokenizer.stopped, count == max_tokens)
+                if not begun:
+                    begun = bool(text if guide else text.strip())
+                    text = text.removeprefix(guide.prefix) if guide else text.lstrip()
+                finish_reason = _finish_reason(ended or detokenizer.stopped, cut)
+                answer += text
+                if constraint and finish_reason:
+                    constraint.check(answer, max_tokens)
                 timings = clock.timings(
                     tiles=sum(map(len, prompt.tiles)),
                     encoded_tiles=len(missing),
@@ -324,6 +338,23 @@ class SmolVLM:
         keys = input_ids.copy()
         keys[places] = np.repeat(np.array(digests, np.int64), config.image_seq_len)
         return _Prompt(input_ids, keys, digests, tiles, videos)
+
+    def _guide(
+        self,
+        constraint: Constraint,
+        sampler: Callable[[Floats], int],
+        max_tokens: int,
+        options: GenerateOptions,
+        clock: Clock,
+    ) -> Guide:
+        if self._vocabulary is None:
+            encoder, config = self.prompt_encoder, self.bundle.model
+            with clock.measure("load_ms"):
+                self._vocabulary = Vocabulary(
+                    encoder.tokenizer, config.text.vocab_size, config.eos_token_ids, encoder.answer_prefix()
+                )
+        on_limit, measure = options.get("on_limit", "error"), partial(clock.measure, "constraint_ms")
+        return Guide(constraint, self._vocabulary, sampler, max_tokens, on_limit, measure)
 
     def _room(self, prompt_tokens: int) -> int:
         """Tokens that the context has left for the answer."""

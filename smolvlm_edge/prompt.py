@@ -124,6 +124,16 @@ class PromptEncoder:
         except Exception as error:
             raise RequestError(f"the model's chat template refuses this conversation: {error}") from error
 
+    def answer_prefix(self) -> str:
+        """The space that an answer begins with where the template writes one before the assistant's words."""
+        question: Message = {"role": "user", "content": "?"}
+        try:
+            asked = self.render([question])
+            answered = self.render([question, {"role": "assistant", "content": "!"}])
+        except RequestError:  # a base model holds no conversation
+            return ""
+        return " " if answered.startswith(f"{asked} !") else ""
+
     def expand(self, text: str, grids: Sequence[tuple[int, int]]) -> str:
         """Replace the n-th image token by the n-th picture's block of tokens."""
         before, *rest = text.split(self.image_token)

@@ -26,6 +26,8 @@ class Timings:
     """Time to first token: from the call to the first token, with whatever had to be opened in between."""
     decode_tokens_per_s: float = 0.0
     """Rate of the tokens after the first."""
+    constraint_ms: float = 0.0
+    """Keeping the answer to a schema, regular expression or choices: compiling it once, and a mask for every token."""
     tiles: int = 0
     encoded_tiles: int = 0
     """How many of them were computed: no tile twice, and none whose features were kept from an earlier prompt."""

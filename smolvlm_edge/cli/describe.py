@@ -29,7 +29,7 @@ from smolvlm_edge.cli.options import (
     find_model,
 )
 from smolvlm_edge.cli.pictures import find_pictures
-from smolvlm_edge.errors import IncompleteError
+from smolvlm_edge.errors import PartialError
 from smolvlm_edge.graphs.engines import AUTO, choose_engines
 from smolvlm_edge.model import SmolVLM, check_request
 from smolvlm_edge.records import Line, Records, check_place, open_records
@@ -105,7 +105,7 @@ def describe(
     else:
         print(f"{', '.join(f'{count} {what}' for what, count in counts.items())}: {out}")
     if failed:
-        raise IncompleteError(
+        raise PartialError(
             f"{failed} of {len(wanted)} pictures failed: {out} says why; a later run tries them again"
         )
 

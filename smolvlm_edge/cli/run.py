@@ -1,9 +1,11 @@
 """`smol-edge run`."""
 
+import csv
 import json
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -65,6 +67,19 @@ def run(
         float | None, typer.Option(help="Where in a video to end, in seconds or MM:SS.", parser=seconds)
     ] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second of a folder of frames.")] = None,
+    schema: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Answer in JSON that fulfils the JSON Schema in this file.")
+    ] = None,
+    regex: Annotated[
+        str | None, typer.Option(help="Answer with a text that this regular expression matches as a whole.")
+    ] = None,
+    choices: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help='Answer with one of these; "" around one with a comma.')
+    ] = None,
+    complete: Annotated[
+        bool,
+        typer.Option("--complete", help="Bring such an answer to a valid end within --max-tokens, instead of failing."),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object with text, timings and the stamps of videos.")
     ] = False,
@@ -73,6 +88,7 @@ def run(
 
     Example: smol-edge run examples/shapes.png describe
     Example: smol-edge run photo.jpg "Describe this image." --model smolvlm-256m --quant int8
+    Example: smol-edge run examples/shapes.png "Is there a red circle?" --choices yes,no
     Example: smol-edge run clip.mp4 "What happens?" --model smolvlm2-500m --start 1:30 --end 2:00
     """
     if prompt == "-" or os.path.isfile(prompt):
@@ -89,6 +105,8 @@ def run(
         "detail": detail,
         "longest_edge": longest_edge,
     }
+    options.update(form := _form(schema, regex, choices, complete=complete))
+    in_one_piece = as_json or (bool(form) and not sys.stdout.isatty())  # half a JSON text is of no use to a program
     check_request(sources, prompt, options)
     if model is None:
         print(DEMO_NOTE, file=sys.stderr)
@@ -98,10 +116,13 @@ def run(
         options["on_tile"] = bar.count
         for chunk in vlm.stream(sources, prompt, **options):
             bar.stop()  # the answer takes the bar's place
-            if not as_json:
+            if not in_one_piece:
                 print(chunk.text, end="", flush=True)
             chunks.append(chunk)
-    print(_to_json(chunks, vlm.choice) if as_json else "")
+    if as_json:
+        print(_to_json(chunks, vlm.choice))
+    else:
+        print("".join(chunk.text for chunk in chunks) if in_one_piece else "")
 
 
 def _with_wishes(sources: list[Source], wishes: dict[str, Any]) -> list[Source]:
@@ -112,6 +133,31 @@ def _with_wishes(sources: list[Source], wishes: dict[str, Any]) -> list[Source]:
     if not any(videos):
         raise RequestError(f"--{min(wishes)} is about videos, and there is none")
     return [replace(video, **wishes) if video else source for source, video in zip(sources, videos, strict=True)]
+
+
+def _form(schema: str | None, regex: str | None, choices: str | None, *, complete: bool) -> GenerateOptions:
+    """The options for the form of the answer."""
+    form: GenerateOptions = {}
+    if schema is not None:
+        form["schema"] = _schema(Path(schema))
+    if regex is not None:
+        form["regex"] = regex
+    if choices is not None:
+        form["choices"] = [choice for row in csv.reader([choices], skipinitialspace=True) for choice in row]
+    if complete and not form:
+        raise RequestError("--complete is about --schema, --regex and --choices, and there is none")
+    if complete:
+        form["on_limit"] = "complete"
+    return form
+
+
+def _schema(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise RequestError(f"{path} holds no JSON: {error}") from error
 
 
 def _stdin() -> bytes:
