@@ -1,0 +1,54 @@
+"""One answer by this project, and another one about the same pictures; see `protocol.py`.
+
+`model` is {"folder": a bundle, "engine": "onnxruntime" or "openvino"}.
+"""
+
+import time
+from dataclasses import replace
+from importlib.metadata import version
+
+from protocol import Report, request
+
+from smolvlm_edge import SmolVLM
+from smolvlm_edge.answer import Chunk
+
+SECOND = "Which colours do you see?"
+
+
+def main() -> None:
+    """Load, answer, ask again, report."""
+    asked = request()
+    start = time.perf_counter()
+    with SmolVLM.load(
+        asked["model"]["folder"], engine=asked["model"]["engine"], threads=asked["threads"], memory="low"
+    ) as model:
+        load_ms = (time.perf_counter() - start) * 1000
+        # every peer goes on after the end of its turn
+        model.bundle = replace(model.bundle, model=replace(model.bundle.model, eos_token_ids=frozenset()))
+        chunks = answer(model, asked, asked["prompt"])
+        timings = chunks[-1].timings
+        again = answer(model, asked | {"tokens": 1}, SECOND)[-1].timings if asked["pictures"] else None
+    Report(
+        load_ms=load_ms,
+        preprocess_ms=timings.preprocess_ms,
+        vision_ms=timings.vision_ms,
+        prefill_ms=timings.prefill_ms,
+        ttft_ms=timings.ttft_ms,
+        decode_tokens_per_s=timings.decode_tokens_per_s,
+        second_ttft_ms=again and again.ttft_ms,
+        tiles=timings.tiles,
+        prompt_tokens=timings.prompt_tokens,
+        generated_tokens=timings.generated_tokens,
+        text="".join(chunk.text for chunk in chunks),
+        versions={name: version(name) for name in ("smol-edge", asked["model"]["engine"])},
+    ).print()
+
+
+def answer(model: SmolVLM, asked: dict[str, object], prompt: str) -> list[Chunk]:
+    """All chunks."""
+    split = None if asked["split"] else False
+    return list(model.stream(asked["pictures"], prompt, max_tokens=asked["tokens"], split=split))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""The systems that are compared: how each is asked, and what it needs before."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from environments import ensure, python_of
+
+from smolvlm_edge.bundle import Bundle, Target
+
+PEERS = Path(__file__).parent / "peers"
+QUANTS = ("int4", "int8", "fp32")
+GGUF = ("Q4_0", "Q8_0")
+MMPROJ = "mmproj-Q8_0"
+OPENVINO_OPTIONS = ("--task", "image-text-to-text", "--weight-format", "int4", "--group-size", "64")
+ENGINES: dict[Target, str] = {"onnx": "onnxruntime", "openvino": "openvino"}
+NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+
+
+@dataclass(frozen=True)
+class System:
+    """A command that answers a request, and the files that it reads."""
+
+    command: tuple[str | Path, ...]
+    """Takes the request as a further argument."""
+    model: dict[str, Any]
+    """The `model` of every request."""
+    files: tuple[Path, ...]
+    """What an answer needs on disk besides the program: files, or folders."""
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """Of all files."""
+        return sum(file.stat().st_size for path in self.files for file in _files(path))
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where things are."""
+
+    checkpoint: Path
+    folder: Path
+    """The user's: environments, and one folder of converted files for each checkpoint."""
+    bundles: dict[str, Path]
+    """This project's, by name; without any, the checkpoint is exported to all of QUANTS."""
+
+    @property
+    def models(self) -> Path:
+        """Converted files of this checkpoint, in the state in which it is now."""
+        state = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in _files(self.checkpoint)]
+        return self.folder / "models" / f"{self.checkpoint.name}-{hashlib.sha256(repr(state).encode()).hexdigest()[:8]}"
+
+    def environment(self, name: str) -> Path:
+        """An environment, built if need be."""
+        return ensure(self.folder / "environments", name)
+
+
+def systems(work: Work) -> Iterator[tuple[str, Callable[[], System]]]:
+    """Names, and how to get each of them ready; that may take long, and fail."""
+    for name, folder in _bundles(work).items():
+        for target in _targets(folder):
+            engine = ENGINES[target]
+            yield f"smol-edge {name}, {NAMES[engine]}", lambda f=folder, e=engine: _smol_edge(work, f, e)
+    for width in GGUF:
+        yield f"llama.cpp {width}", lambda w=width: _llama_cpp(work, w)
+    yield "optimum-intel int4", lambda: _optimum_intel(work)
+    for dtype in ("bfloat16", "float32"):
+        yield f"transformers {dtype}", lambda d=dtype: _transformers(work, d)
+    yield "transformers.js int4", lambda: _transformers_js(work)
+
+
+def _bundles(work: Work) -> dict[str, Path]:
+    return work.bundles or {quant: work.models / "smol-edge" / quant for quant in QUANTS}
+
+
+def _targets(bundle: Path) -> Sequence[Target]:
+    """The engines' graphs that a bundle holds, or will hold once it is exported."""
+    return Bundle.open(bundle).targets if bundle.exists() else tuple(ENGINES)
+
+
+def _smol_edge(work: Work, bundle: Path, engine: str) -> System:
+    if not bundle.exists():
+        bundle.parent.mkdir(parents=True, exist_ok=True)
+        command = ["export", work.checkpoint, "--quant", bundle.name, "--target", "both", "--out", bundle]
+        _run(sys.executable, "-m", "smolvlm_edge.cli", *command)
+    target = next(target for target, name in ENGINES.items() if name == engine)
+    files = tuple(bundle / name for name in Bundle.open(bundle).files_for(target))
+    return System((sys.executable, PEERS / "ask_smol_edge.py"), {"folder": str(bundle), "engine": engine}, files)
+
+
+def _llama_cpp(work: Work, width: str) -> System:
+    python, out = python_of(work.environment("llama.cpp")), work.models / "llama.cpp"
+    _run(python, PEERS / "llama_cpp_files.py", work.checkpoint, out, width, MMPROJ)
+    files = out / f"{width}.gguf", out / f"{MMPROJ}.gguf"
+    model = {"text": str(files[0]), "mmproj": str(files[1])}
+    return System((python, PEERS / "ask_llama_cpp.py"), model, files)
+
+
+def _optimum_intel(work: Work) -> System:
+    python, out = python_of(work.environment("optimum-intel")), work.models / "optimum-intel-int4"
+    if not out.exists():
+        part = out.with_name(f".{out.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        _run(python.with_name("optimum-cli"), "export", "openvino", "--model", work.checkpoint, *OPENVINO_OPTIONS, part)
+        part.rename(out)
+    return System((python, PEERS / "ask_transformers.py"), {"folder": str(out)}, (out,))
+
+
+def _transformers(work: Work, dtype: str) -> System:
+    python = python_of(work.environment("transformers"))
+    model = {"folder": str(work.checkpoint), "dtype": dtype}
+    return System((python, PEERS / "ask_transformers.py"), model, (work.checkpoint,))
+
+
+def _transformers_js(work: Work) -> System:
+    node = shutil.which("node")
+    if node is None:
+        raise FileNotFoundError("node is not installed")
+    package, out = work.environment("transformers.js"), work.models / "transformers.js-int4"
+    if not out.exists():
+        bundle = _bundles(work).get("int4")
+        if bundle is None:
+            raise FileNotFoundError("no bundle is named int4, and its files are made from that one")
+        _run(sys.executable, PEERS / "transformers_js_files.py", bundle, out)
+    model = {"package": str(package), "folder": str(out)}
+    return System((node, PEERS / "ask_transformers_js.mjs"), model, (out,))
+
+
+def _run(*command: str | Path) -> None:
+    """What it prints is not for stdout."""
+    subprocess.run(command, check=True, stdout=sys.stderr)
+
+
+def _files(path: Path) -> list[Path]:
+    """A file, or all files of a folder, in a fixed order."""
+    return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
