@@ -290,7 +290,9 @@ class Guide:
         if not self._has_room(endings.ending):
             endings.shorten(self._has_room)
         if endings.ending is None:
-            raise RequestError("no end was found for an answer of this form: leave on_limit='complete' (--complete) out")
+            raise RequestError(
+                "no end was found for an answer of this form: leave on_limit='complete' (--complete) out"
+            )
         if not self._has_room(endings.ending):
             tokens = len(self._vocabulary.spell(endings.ending) or ())
             raise RequestError(

@@ -115,7 +115,7 @@ class Endings:
                     break
                 byte = next(_bytes(allowed))
                 if visits[allowed] >= PATIENCE:
-                    byte = min(_bytes(allowed), key=lambda byte: taken[allowed, byte])  # noqa: B023 - called at once
+                    byte = min(_bytes(allowed), key=lambda byte: taken[allowed, byte])
                 visits[allowed] += 1
                 taken[allowed, byte] += 1
                 step = bytes([byte])

@@ -105,9 +105,7 @@ def describe(
     else:
         print(f"{', '.join(f'{count} {what}' for what, count in counts.items())}: {out}")
     if failed:
-        raise PartialError(
-            f"{failed} of {len(wanted)} pictures failed: {out} says why; a later run tries them again"
-        )
+        raise PartialError(f"{failed} of {len(wanted)} pictures failed: {out} says why; a later run tries them again")
 
 
 def _describe_all(
