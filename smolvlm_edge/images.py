@@ -39,7 +39,7 @@ MPO counts as JPEG."""
 MAX_PIXELS = 89_478_485  # Pillow's own bound: 256 MB as RGB
 MAX_FILE_BYTES = 256 << 20
 Detail = Literal["low", "auto", "high"]
-"""`low`: a picture becomes one tile. `auto`: it is not enlarged, but to fill its last row and column of tiles. `high`:
+"""`low`: a picture becomes one tile. `auto`: it is not enlarged, but for its longer side to fill whole tiles. `high`:
 the checkpoint's own rules."""
 MAX_EDGE = 4096  # no resized picture is longer than this
 _warning_filters = Lock()  # they belong to the whole process
@@ -124,7 +124,7 @@ def cut(image: Image.Image, config: ImageConfig, *, detail: Detail = "high", lon
     """
     tile, longest_edge = config.tile_size, longest_edge or config.longest_edge
     if detail == "auto":
-        longest_edge = min(longest_edge, max(image.size))
+        longest_edge = min(longest_edge, math.ceil(max(image.size) / tile) * tile)
     resample = Image.Resampling(config.resample)
     image = image.resize(longest_edge_size(*image.size, longest_edge), resample)
     if detail == "low" or not config.split:

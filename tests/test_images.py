@@ -11,7 +11,7 @@ from functools import cache
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import PIL
@@ -37,7 +37,7 @@ from sample_pictures import (
 
 from smolvlm_edge import ImageError, images
 from smolvlm_edge.config import ImageConfig
-from smolvlm_edge.images import Tiles, cut, longest_edge_size, open_image, tile_multiple_size
+from smolvlm_edge.images import Detail, Tiles, cut, longest_edge_size, open_image, tile_multiple_size
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "images.json").read_text(encoding="utf-8"))
 CONFIG = ImageConfig.from_folder(RELEASED)
@@ -106,6 +106,8 @@ def test_auto_enlarges_no_picture_but_to_whole_tiles(width: int, height: int, ro
     assert (found.rows, found.columns) == (rows, columns)
     if width >= 2048:
         assert tile_facts(found) == tile_facts(cut(image, CONFIG))
+    else:
+        assert tile_facts(found) == tile_facts(cut(image, CONFIG, longest_edge=512 * max(rows, columns, 1)))
     assert len(cut(image, CONFIG, detail="auto", longest_edge=100)) == 1
 
 
@@ -262,6 +264,14 @@ def test_tile_multiple_size(width: int, height: int, tile: int) -> None:
     assert new_width >= width
     assert new_height >= height
     assert max(new_width, new_height) < max(width, height) + tile
+
+
+@unhurried
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 6), st.integers(8, 48))
+def test_less_detail_never_takes_more_tiles(width: int, height: int, most: int, tile: int) -> None:
+    config = replace(CONFIG, longest_edge=most * tile, tile_size=tile)
+    low, auto, high = (len(cut(Image.new("RGB", (width, height)), config, detail=each)) for each in get_args(Detail))
+    assert 1 == low <= auto <= high
 
 
 @unhurried
