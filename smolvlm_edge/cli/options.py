@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from smolvlm_edge.bundle import Wanted
-from smolvlm_edge.graphs.engines import AUTO, wanted_targets
+from smolvlm_edge.graphs.choice import wanted_targets
+from smolvlm_edge.graphs.engines import AUTO
 from smolvlm_edge.model import MAX_THREADS
 from smolvlm_edge.store import DEFAULT_VARIABLE, DEMO
 from smolvlm_edge.store.bundles import Plan, locate
