@@ -10,7 +10,8 @@ from pathlib import Path
 from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.errors import EngineError, SmolEdgeError
 from smolvlm_edge.graphs import available_cores
-from smolvlm_edge.graphs.engines import EngineName, choose_engines, installed, open_engine, table_row
+from smolvlm_edge.graphs.choice import choose_engines, table_row
+from smolvlm_edge.graphs.engines import EngineName, installed, open_engine
 from smolvlm_edge.machine import installed_version, memory_bytes, processor_features, processor_name, processor_quota
 from smolvlm_edge.store import DEMO, Source, bundles, demo_folder, find
 from smolvlm_edge.store.lockfile import locked_models

@@ -21,7 +21,8 @@ from smolvlm_edge.decoding import Keys, decode
 from smolvlm_edge.detokenizer import Detokenizer
 from smolvlm_edge.errors import EngineError, IntegrityError, RequestError, SmolEdgeError
 from smolvlm_edge.graphs import Floats, Graph, available_cores
-from smolvlm_edge.graphs.engines import AUTO, Choice, Engines, choose_engines, open_engines, wanted_targets
+from smolvlm_edge.graphs.choice import Choice, choose_engines, wanted_targets
+from smolvlm_edge.graphs.engines import AUTO, Engines, open_engines
 from smolvlm_edge.images import Tiles, check_image, cut, open_image
 from smolvlm_edge.messages import Conversation, RawMessage, Source, ask, check_last_turn, read_messages
 from smolvlm_edge.network import Features, Memory, Network, encode, missing_tiles
@@ -103,7 +104,7 @@ class SmolVLM:
         start = time.perf_counter()
         bundle = Bundle.open(locate(model, quant, wanted, offline=offline))
         choice = choose_engines(bundle, engine, threads)
-        engines = open_engines(choice, threads or available_cores())
+        engines = open_engines(choice.vision.engine, choice.decoder.engine, threads or available_cores())
         bundle.verify(choice.targets)
         vlm = cls(bundle, engines, memory, busy)
         vlm.choice = choice

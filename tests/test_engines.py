@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from rig import read_golden
 
 from smolvlm_edge import EngineError, RequestError, SmolVLM
 from smolvlm_edge.bundle import Bundle, sha256
+from smolvlm_edge.graphs import choice as choosing
 from smolvlm_edge.graphs import engines
-from smolvlm_edge.graphs.engines import Pick, choose_engines
+from smolvlm_edge.graphs.choice import Choice, Pick, choose_engines
 from smolvlm_edge.measuring import answer_seconds, fastest
 from smolvlm_edge.store import measured
 from smolvlm_edge.store.measured import remember
@@ -143,11 +145,11 @@ def test_a_graph_that_openvino_refuses(bundle: Path, name: str, operator: str) -
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder of its own, and a processor that the table has a row for."""
     monkeypatch.setenv("SMOL_EDGE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(engines, "processor_features", lambda: ["vnni"])
+    monkeypatch.setattr(choosing, "processor_features", lambda: ["vnni"])
     return tmp_path / "cache"
 
 
-def names(choice: engines.Choice) -> tuple[str, str]:
+def names(choice: Choice) -> tuple[str, str]:
     return choice.vision.engine, choice.decoder.engine
 
 
@@ -179,7 +181,7 @@ def test_a_wish_that_makes_no_sense(tiny_bundle, engine: str) -> None:
 
 def test_auto_goes_by_what_is_installed(tiny_bundle, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both = Bundle.open(tiny_bundle("tiny-idefics3", "int4", *BOTH))
-    monkeypatch.setattr(engines, "installed", lambda: ["openvino"])
+    monkeypatch.setattr(engines, "find_spec", lambda name: None if name == "onnxruntime" else find_spec(name))
     assert choose_engines(both).decoder == Pick("openvino", "onnxruntime is not installed")
     with pytest.raises(EngineError, match="pip install onnxruntime"):
         choose_engines(Bundle.open(tiny_bundle("tiny-idefics3", "int4", "onnx")))
@@ -187,8 +189,8 @@ def test_auto_goes_by_what_is_installed(tiny_bundle, cache: Path, monkeypatch: p
 
 def test_every_processor_has_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     for features in ([], ["avx2"], ["neon", "dotprod"], ["vnni", "avx512", "avx2"]):
-        monkeypatch.setattr(engines, "processor_features", lambda features=features: features)
-        assert engines.table_row() in engines.TABLE
+        monkeypatch.setattr(choosing, "processor_features", lambda features=features: features)
+        assert choosing.table_row() in choosing.TABLE
 
 
 def test_auto_goes_by_what_was_measured_of_such_a_bundle_on_so_many_threads(tiny_bundle, cache: Path) -> None:
@@ -246,7 +248,7 @@ def test_one_half_that_was_named_and_is_missing_fails(tiny_bundle) -> None:
     onnx = tiny_bundle("tiny-idefics3", "int4", "onnx")
     both = tiny_bundle("tiny-idefics3", "int4", *BOTH)
     wish = ("--engine", "vision=openvino,decoder=onnxruntime")
-    assert_fails(smol_edge("run", STORY, "--model", onnx, *wish), 2, "none for openvino")
+    assert_fails(smol_edge("run", STORY, "--model", onnx, *wish), 2, "none for openvino", "--target both")
     missing = smol_edge("run", STORY, "--model", both, *wish, patch="sys.modules['openvino'] = None")
     assert_fails(missing, 1, "pip install 'smol-edge[openvino]'")
 

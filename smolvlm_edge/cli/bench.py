@@ -15,7 +15,8 @@ from smolvlm_edge.cli.options import OfflineOption, QuantOption, ThreadsOption, 
 from smolvlm_edge.demo.scenes import draw, scenes
 from smolvlm_edge.errors import RequestError
 from smolvlm_edge.graphs import available_cores
-from smolvlm_edge.graphs.engines import TARGETS, combinations, installed
+from smolvlm_edge.graphs.choice import combinations
+from smolvlm_edge.graphs.engines import REMEDIES, TARGETS, installed
 from smolvlm_edge.images import check_image
 from smolvlm_edge.machine import installed_version, processor_name
 from smolvlm_edge.measuring import Run, answer_command, answer_seconds, cell, fastest, medians, take_turns
@@ -128,5 +129,5 @@ def _print(about: dict[str, Any], rows: dict[str, dict[str, float | None]], best
 def _why_alone(bundle: Bundle) -> str:
     missing = [engine for engine in TARGETS if engine not in installed()]
     if missing:
-        return f"{missing[0]} is not installed: pip install 'smol-edge[{missing[0]}]'"
+        return f"{missing[0]} is not installed: {REMEDIES[missing[0]]}"
     return f"{bundle.folder} holds graphs for one engine: export the checkpoint with --target both"

@@ -12,7 +12,8 @@ from rich.table import Table
 from smolvlm_edge.bundle import GRAPH_NAMES, SUFFIXES, Bundle, Target
 from smolvlm_edge.cli.options import EngineOption, QuantOption, find_model
 from smolvlm_edge.errors import EngineError
-from smolvlm_edge.graphs.engines import AUTO, Choice, choose_engines
+from smolvlm_edge.graphs.choice import Choice, choose_engines
+from smolvlm_edge.graphs.engines import AUTO
 
 
 def info(

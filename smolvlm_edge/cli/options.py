@@ -20,7 +20,8 @@ from rich.progress import (
 )
 
 from smolvlm_edge.bundle import Wanted
-from smolvlm_edge.graphs.engines import AUTO, wanted_targets
+from smolvlm_edge.graphs.choice import wanted_targets
+from smolvlm_edge.graphs.engines import AUTO
 from smolvlm_edge.images import Detail
 from smolvlm_edge.model import MAX_THREADS
 from smolvlm_edge.network import Memory

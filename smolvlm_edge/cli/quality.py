@@ -19,7 +19,8 @@ from smolvlm_edge.cli.options import (
 from smolvlm_edge.cli.reference import reference_bundle
 from smolvlm_edge.errors import ExportError, RequestError
 from smolvlm_edge.graphs import available_cores
-from smolvlm_edge.graphs.engines import AUTO, check_engines, choose_engines, open_engines
+from smolvlm_edge.graphs.choice import check_engines, choose_engines
+from smolvlm_edge.graphs.engines import AUTO, open_engines
 
 WORST = 5
 WIDTH = 1000  # of a table at most: a long line wraps, where a narrow column would cut names off
@@ -66,7 +67,7 @@ def quality(
     choice = choose_engines(first, engine, threads)
     for other in others:
         check_engines(other, choice)
-    engines = open_engines(choice, threads or available_cores())
+    engines = open_engines(choice.vision.engine, choice.decoder.engine, threads or available_cores())
     read = measuring.Text.from_file(text, first) if text else measuring.Text.default(first)
     shown = [] if text_only else measuring.pictures_from(images) if images else measuring.drawn_pictures()
     with reference_bundle(against, choice, offline=offline) as reference, export_progress() as progress:

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from smolvlm_edge.bundle import MANIFEST, Bundle
 from smolvlm_edge.cli.options import export_progress
-from smolvlm_edge.graphs.engines import Choice, check_engines
+from smolvlm_edge.graphs.choice import Choice, check_engines
 from smolvlm_edge.store import fetch, resolve
 
 

@@ -26,7 +26,8 @@ from smolvlm_edge.cli.options import (
     seconds,
 )
 from smolvlm_edge.errors import ImageError, RequestError
-from smolvlm_edge.graphs.engines import AUTO, Choice
+from smolvlm_edge.graphs.choice import Choice
+from smolvlm_edge.graphs.engines import AUTO
 from smolvlm_edge.images import MAX_FILE_BYTES
 from smolvlm_edge.messages import Source
 from smolvlm_edge.model import SmolVLM, check_request
