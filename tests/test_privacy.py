@@ -49,7 +49,7 @@ def test_the_guard_would_notice_a_socket() -> None:
 
 @linux_only
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
-@pytest.mark.parametrize("command", ["run", "video", "export"])
+@pytest.mark.parametrize("command", ["run", "describe", "video", "export"])
 def test_no_socket_and_nothing_left_at_home(
     tiny_bundle, tiny_checkpoints: dict[str, Path], tmp_path: Path, command: str, target: str
 ) -> None:
@@ -60,6 +60,7 @@ def test_no_socket_and_nothing_left_at_home(
     Image.fromarray(np.zeros((70, 100, 3), np.uint8)).save(tmp_path / "picture.png")
     arguments = {
         "run": ("run", tmp_path / "picture.png", "describe", "--model", bundle, "--max-tokens", "4"),
+        "describe": ("describe", tmp_path, "--out", tmp_path / "out.jsonl", "--model", bundle, "--max-tokens", "4"),
         "video": ("run", write_clip(tmp_path / "clip.mp4"), "describe", "--model", bundle, "--max-tokens", "4"),
         "export": ("export", tiny_checkpoints["tiny-idefics3"], "--target", target, "--out", tmp_path / "out"),
     }[command]
