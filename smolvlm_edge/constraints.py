@@ -1,8 +1,8 @@
 """What form an answer must have: a JSON Schema, a regular expression or choices.
 
-llguidance, the extra [json], follows the answer in a grammar and tells which tokens may come next. The model's scores
-of all others are taken away before one is sampled, so that what comes out is always the beginning of a valid answer; and
-what ends before it is complete is an error, or is completed by the shortest valid ending.
+llguidance, the extra [json], follows the answer in a grammar and tells which tokens may come next. All others are ruled
+out before one is sampled, so that what comes out is always the beginning of a valid answer; what ends before it is
+complete is an error, or is completed by the shortest valid ending.
 """
 
 import json
@@ -184,7 +184,7 @@ class Vocabulary:
 
     @cached_property
     def _has_all_bytes(self) -> bool:
-        return all(bytes([byte]) in self._ids for byte in range(256))
+        return all(bytes([byte]) in self._ids for byte in range(0xF5))  # UTF-8 has no others
 
     @cached_property
     def _longest(self) -> int:
@@ -290,7 +290,9 @@ class Guide:
         if not self._has_room(endings.ending):
             endings.shorten(self._has_room)
         if endings.ending is None:
-            raise RequestError("no end was found for an answer of this form: leave on_limit='complete' (--complete) out")
+            raise RequestError(
+                "no end was found for an answer of this form: leave on_limit='complete' (--complete) out"
+            )
         if not self._has_room(endings.ending):
             tokens = len(self._vocabulary.spell(endings.ending) or ())
             raise RequestError(

@@ -115,7 +115,7 @@ class Endings:
                     break
                 byte = next(_bytes(allowed))
                 if visits[allowed] >= PATIENCE:
-                    byte = min(_bytes(allowed), key=lambda byte: taken[allowed, byte])  # noqa: B023 - called at once
+                    byte = min(_bytes(allowed), key=lambda byte: taken[allowed, byte])
                 visits[allowed] += 1
                 taken[allowed, byte] += 1
                 step = bytes([byte])
@@ -151,7 +151,7 @@ def completes(matcher: LLMatcher, text: bytes) -> bool:
 
 
 def _accepts(matcher: LLMatcher, text: bytes) -> bool:
-    """Whether this may come next; asked before, because a matcher that was given anything else is of no use any more."""
+    """Whether this may come next; a matcher that was made to take anything else would be of no use any more."""
     return matcher.validate_tokens(list(text)) == len(text)
 
 
