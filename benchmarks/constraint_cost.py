@@ -88,9 +88,8 @@ def main() -> None:
             except RequestError as error:
                 parser.error(str(error))
         worst = statistics.quantiles(times, n=100)[98]
-        print(
-            f"| {on_limit} | {len(times)} | {statistics.median(times):.0f} | {statistics.fmean(times):.0f} | {worst:.0f} |"
-        )
+        figures = (statistics.median(times), statistics.fmean(times), worst)
+        print(f"| {on_limit} | {len(times)} | {' | '.join(f'{figure:.0f}' for figure in figures)} |")
 
 
 if __name__ == "__main__":

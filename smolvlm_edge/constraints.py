@@ -120,9 +120,8 @@ def _check_grammar(name: str, constraint: Constraint) -> None:
     matcher = byte_matcher(constraint.grammar())
     matcher.compute_bitmask()
     if matcher.is_error():
-        raise RequestError(f"this {name} cannot be used: {_reason(matcher)}")
-    if matcher.is_stopped() and not matcher.is_accepting():
-        raise RequestError(f"this {name} cannot be used: nothing fulfils it")
+        reason = _reason(matcher).replace("NoExtensionBias", "nothing fulfils it")
+        raise RequestError(f"this {name} cannot be used: {reason}")
 
 
 def _reason(matcher: "LLMatcher") -> str:

@@ -12,7 +12,7 @@ import jsonschema
 import numpy as np
 import pytest
 from command import assert_fails, smol_edge
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from schemas import judge, schemas
 from tiny_tokenizers import make_tokenizer
@@ -88,7 +88,12 @@ def write(
 
 
 @unhurried
-@given(schema=schemas(), seed=st.integers(0, 99), max_tokens=st.integers(1, 80), name=st.sampled_from([*TOKENIZERS]))
+@given(
+    schema=schemas(),
+    seed=st.integers(0, 99),
+    max_tokens=st.sampled_from([2, 9, 30, 80]),
+    name=st.sampled_from([*TOKENIZERS]),
+)
 def test_an_answer_to_any_schema_is_completed_in_time(schema: dict, seed: int, max_tokens: int, name: str) -> None:
     """Or it is said beforehand that there is no room."""
     try:
@@ -137,7 +142,7 @@ def test_an_answer_is_one_of_the_choices(name: str) -> None:
         {"schema": PERSON},
         {"schema": {"type": "array", "items": {"type": "string", "format": "date"}, "minItems": 2}},
         {"schema": {"anyOf": [PERSON, {"type": "array", "items": {"$ref": "#"}}, {"enum": ["red", "greenish"]}]}},
-        {"regex": "([a-z]{3} )+(end|finally)"},
+        {"regex": "([a-z]{3} )+(END|Finally)"},
         {"choices": ["a red circle", "a red circle and a blue star", "no"]},
     ],
     ids=["object", "dates", "union", "regex", "choices"],
@@ -207,6 +212,11 @@ def test_a_form_that_nothing_ends_has_no_ending() -> None:
         write({"schema": endless}, 50, "complete")
 
 
+def test_where_no_ending_is_found_none_is_promised() -> None:
+    with pytest.raises(RequestError, match="no end was found"):
+        write({"regex": "([a-z]{3} )+end"}, 50, "complete")
+
+
 # -- the object -----------------------------------------------------------------------------------------------------
 
 
@@ -239,14 +249,16 @@ def test_the_demonstration_model_chooses_what_it_sees(demo: SmolVLM) -> None:
 
 
 @unhurried
-@given(schema=schemas(), max_tokens=st.integers(8, 60))
+@given(schema=schemas(), max_tokens=st.sampled_from([9, 30, 60]))
 def test_the_demonstration_model_answers_any_schema(demo: SmolVLM, schema: dict, max_tokens: int) -> None:
-    """`SMOL_EDGE_EXAMPLES=500 pytest -k any_schema` for 500 of them."""
+    """`SMOL_EDGE_EXAMPLES=600 pytest -k model_answers_any --hypothesis-show-statistics` for many of them."""
     try:
         answer = demo.generate([], "describe", schema=schema, max_tokens=max_tokens, on_limit="complete")
     except RequestError as error:
+        event("no room")
         assert "no room" in str(error)  # noqa: PT017
         return
+    event("answered")
     judge(answer.text, schema)
 
 
