@@ -28,7 +28,8 @@ from smolvlm_edge.export.targets import NewBuilder
 from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder
 from smolvlm_edge.formats import ADAPTER_WEIGHTS, check_format
 from smolvlm_edge.graphs import available_cores
-from smolvlm_edge.graphs.engines import choose_engines, open_engine
+from smolvlm_edge.graphs.choice import choose_engines
+from smolvlm_edge.graphs.engines import open_engine
 from smolvlm_edge.prompt import PromptEncoder
 from smolvlm_edge.quantize import RECIPES, Recipe
 

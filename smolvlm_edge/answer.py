@@ -32,15 +32,15 @@ class GenerateOptions(TypedDict, total=False):
     stop: str | Sequence[str]
     """One text or several that end the answer; they are not part of it."""
     schema: Any
-    """A JSON Schema that the answer is to fulfil: a dict, its JSON text, or a Pydantic model. The model is not told of it:
-    say in the prompt what is wanted."""
+    """A JSON Schema that the answer is to fulfil: a dict, its JSON text, or a Pydantic model. The model is not told of
+    it: say in the prompt what is wanted."""
     regex: str | None
     """A regular expression, in the syntax of Rust's regex crate, that the whole answer is to match."""
     choices: Sequence[str] | None
     """Texts of which the answer is to be one. Of these three, one at most; they need the extra [json]."""
     on_limit: OnLimit
-    """What becomes of an answer of such a form if `max_tokens` is too few for it: an IncompleteError (`error`), or it is
-    brought to the shortest valid ending in time (`complete`)."""
+    """What becomes of an answer of such a form if `max_tokens` is too few for it: an IncompleteError (`error`), or it
+    is brought to the shortest valid ending in time (`complete`)."""
     detail: Detail
     """Tiles to spend on a picture: `low` makes it one, `auto` does not enlarge it, `high`, the default, keeps to the
     checkpoint's rules. A video's frames are one tile each."""
@@ -65,8 +65,8 @@ class Chunk:
     left out, but for a base model, which completes the prompt."""
     token_id: int
     finish_reason: FinishReason | None
-    """`stop` at an end token or stop string, or where nothing can follow in the form that was asked for; `length` at the
-    longest answer, or if the answer was completed because of it; None before the last chunk."""
+    """`stop` at an end token or stop string, or where nothing can follow in the form that was asked for; `length` at
+    the longest answer, or if the answer was completed because of it; None before the last chunk."""
     timings: Timings
     videos: tuple[Timeline, ...] = ()
     """When the frames of each video were."""

@@ -1,8 +1,8 @@
 """What form an answer must have: a JSON Schema, a regular expression or choices.
 
-llguidance, the extra [json], follows the answer in a grammar and tells which tokens may come next. The model's scores
-of all others are taken away before one is sampled, so that what comes out is always the beginning of a valid answer; and
-what ends before it is complete is an error, or is completed by the shortest valid ending.
+llguidance, the extra [json], follows the answer in a grammar and tells which tokens may come next. All others are ruled
+out before one is sampled, so that what comes out is always the beginning of a valid answer; what ends before it is
+complete is an error, or is completed by the shortest valid ending.
 """
 
 import json
@@ -120,9 +120,8 @@ def _check_grammar(name: str, constraint: Constraint) -> None:
     matcher = byte_matcher(constraint.grammar())
     matcher.compute_bitmask()
     if matcher.is_error():
-        raise RequestError(f"this {name} cannot be used: {_reason(matcher)}")
-    if matcher.is_stopped() and not matcher.is_accepting():
-        raise RequestError(f"this {name} cannot be used: nothing fulfils it")
+        reason = _reason(matcher).replace("NoExtensionBias", "nothing fulfils it")
+        raise RequestError(f"this {name} cannot be used: {reason}")
 
 
 def _reason(matcher: "LLMatcher") -> str:
@@ -184,7 +183,7 @@ class Vocabulary:
 
     @cached_property
     def _has_all_bytes(self) -> bool:
-        return all(bytes([byte]) in self._ids for byte in range(256))
+        return all(bytes([byte]) in self._ids for byte in range(0xF5))  # UTF-8 has no others
 
     @cached_property
     def _longest(self) -> int:

@@ -4,7 +4,8 @@ A grammar tells what may come next, not how far the end is. So the end is search
 of the 256 bytes. A dash – close what is open, else take the first byte that may come – finds an ending of nearly the
 best length almost always. A search that dashes on from everywhere along the way, nearest end first, finds the shorter
 ones that a dash misses: another branch, a shorter name. It looks at most `MOST_STEPS` steps far in all, so of a large
-grammar the ending may not be the very shortest; it is always a valid one.
+grammar the ending may not be the very shortest; it is always a valid one. Where nothing tells the way out from the way
+round, as in `([a-z]{3} )+end`, no ending may be found.
 
 llguidance's masks can be out of date after a rollback (seen in 1.9.1: the one of another place with as many symbols
 before it). Here a mask only proposes; every step is tried, and counts if the matcher takes it.
@@ -22,7 +23,7 @@ ORDER = bytes(dict.fromkeys((*b"\"}]'),0:-. ", *range(0x21, 0x7F), *range(0x100)
 """What a dash tries first: what closes, digits, other ASCII."""
 PATIENCE = 64
 """So often a dash takes the same byte where the same may come; after that it takes turns, which leaves every loop."""
-LONGEST = 2_000
+LONGEST = 1_000
 """Choices of a dash."""
 MOST_STEPS = 5_000
 """Choices of a search, all its dashes together."""
@@ -151,7 +152,7 @@ def completes(matcher: LLMatcher, text: bytes) -> bool:
 
 
 def _accepts(matcher: LLMatcher, text: bytes) -> bool:
-    """Whether this may come next; asked before, because a matcher that was given anything else is of no use any more."""
+    """Whether this may come next; a matcher that was made to take anything else would be of no use any more."""
     return matcher.validate_tokens(list(text)) == len(text)
 
 

@@ -231,10 +231,8 @@ class SmolVLM:
                     stop.check()
                 prompt = self._prompt(conversation, pictures)
                 max_tokens = min(max_tokens, self._room(len(prompt.input_ids)))
-            choose: Callable[[Floats], int] = Sampler(sampling, prompt.input_ids)
-            guide = None
-            if constraint:
-                choose = guide = self._guide(constraint, choose, max_tokens, options, clock)
+            sampler = Sampler(sampling, prompt.input_ids)
+            guide = self._guide(constraint, sampler, max_tokens, options, clock) if constraint else None
 
             network = self._network
             features = network.recall(prompt.tiles)
@@ -257,7 +255,7 @@ class SmolVLM:
             detokenizer = Detokenizer(
                 encoder.tokenizer, [texts] if isinstance(texts, str) else texts, encoder.hidden_token_ids
             )
-            tokens = decode(cache.decoder, embed_tokens, logits, choose, eos_token_ids, max_tokens)
+            tokens = decode(cache.decoder, embed_tokens, logits, guide or sampler, eos_token_ids, max_tokens)
             begun = encoder.is_base  # what a completion begins with, a space too, belongs to it
             answer = ""
             for count, token in enumerate(tokens, start=1):
@@ -343,7 +341,7 @@ class SmolVLM:
     def _guide(
         self,
         constraint: Constraint,
-        sampler: Callable[[Floats], int],
+        sampler: Sampler,
         max_tokens: int,
         options: GenerateOptions,
         clock: Clock,

@@ -30,7 +30,8 @@ from smolvlm_edge.cli.options import (
 )
 from smolvlm_edge.cli.pictures import find_pictures
 from smolvlm_edge.errors import PartialError
-from smolvlm_edge.graphs.engines import AUTO, choose_engines
+from smolvlm_edge.graphs.choice import choose_engines
+from smolvlm_edge.graphs.engines import AUTO
 from smolvlm_edge.model import SmolVLM, check_request
 from smolvlm_edge.records import Line, Records, check_place, open_records
 from smolvlm_edge.timings import peak_rss_bytes
