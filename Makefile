@@ -1,5 +1,5 @@
 # What a developer needs; `make` alone runs what CI runs.
-.PHONY: check test parity lint types fix clean stand-in
+.PHONY: check test parity aarch64 lint types fix clean stand-in
 PYTHON ?= .venv/bin/python
 
 check: lint types test
@@ -9,6 +9,9 @@ test:  ## everything that needs no reference implementation
 
 parity:  ## against transformers; needs the [parity] extra
 	$(PYTHON) -m pytest -m parity
+
+aarch64:  ## answers of an emulated ARM processor beside this one's; needs root, qemu-user and debootstrap
+	$(PYTHON) tests/aarch64.py stand-in/aarch64 --tests
 
 lint:
 	$(PYTHON) -m ruff format --check .

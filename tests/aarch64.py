@@ -40,8 +40,8 @@ Number and features as Linux shows them in /proc/cpuinfo. qemu shows the process
 the library that onnxruntime asks for features does not survive.
 """
 QUANTS = ("fp32", "int8", "int4")
-BOUNDS = {"fp32": 1e-5, "int8": 0.03, "int4": 0.03}
-"""Largest distance of features and logits, relative to their norm."""
+BOUNDS = {"fp32": 1e-5, "int8": 0.06, "int4": 0.06}
+"""Largest distance of features and logits, relative to their norm: of random weights, which forgive the least."""
 CPUINFO = """processor\t: {number}
 Features\t: {features}
 CPU implementer\t: 0x41
@@ -144,7 +144,7 @@ def run(*command: str | Path, env: dict[str, str] | None = None, cwd: Path | Non
 
 
 def export_error(here: Path, there: Path) -> str | None:
-    """What two exports of a graph differ in: operators, or weights; sines and cosines may, in the last bit."""
+    """What two exports of a graph differ in: operators, or weights; sines and cosines may, in their last two bits."""
     ours, theirs = onnx_ir.load(here).graph, onnx_ir.load(there).graph
     if [str(node) for node in ours] != [str(node) for node in theirs]:
         return "operators"
@@ -152,7 +152,7 @@ def export_error(here: Path, there: Path) -> str | None:
         return "names of weights"
     for name, value in ours.initializers.items():
         a, b = (each.const_value.numpy() for each in (value, theirs.initializers[name]))
-        if not np.array_equal(a, b) and not (name.startswith("rotary.") and np.allclose(a, b, rtol=0, atol=1e-7)):
+        if not np.array_equal(a, b) and not (name.startswith("rotary.") and np.allclose(a, b, rtol=0, atol=2.4e-7)):
             return name
     return None
 
