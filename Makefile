@@ -1,5 +1,5 @@
 # What a developer needs; `make` alone runs what CI runs.
-.PHONY: check test parity optimum packaging screenshot lint types fix clean stand-in
+.PHONY: check test parity aarch64 optimum packaging screenshot lint types fix clean stand-in
 PYTHON ?= .venv/bin/python
 
 check: lint types test
@@ -24,6 +24,9 @@ packaging:  ## freezes examples/desktop and looks at its window; needs the [pack
 
 screenshot:  ## of that window, for the README
 	SMOL_EDGE_SCREENSHOT=examples/desktop/screenshot.png $(PYTHON) -m pytest -m packaging -rs
+
+aarch64:  ## answers of an emulated ARM processor beside this one's; needs root, qemu-user and debootstrap
+	$(PYTHON) tests/aarch64.py stand-in/aarch64 --tests
 
 lint:
 	$(PYTHON) -m ruff format --check .

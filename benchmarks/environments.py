@@ -71,6 +71,12 @@ def _packages(*requirements: str) -> Callable[[Path], None]:
     return build
 
 
+def _optimum_intel(environment: Path) -> None:
+    _packages("optimum-intel[openvino]==2.2.*", OLD_TRANSFORMERS, "torch", "pillow")(environment)
+    # pictures are resized by Pillow; a torchvision for CUDA beside a torch without it breaks transformers
+    _pip(environment, "uninstall", "--yes", "torchvision")
+
+
 def _llama_cpp(environment: Path) -> None:
     _venv(environment)
     # the compiler first: it fails on more machines than the rest
@@ -127,7 +133,7 @@ def _pip(environment: Path, *arguments: str, env: dict[str, str] | None = None) 
 BUILDERS = {
     "llama.cpp": _llama_cpp,
     "transformers": _packages("transformers==5.23.0", "torch", "pillow"),
-    "optimum-intel": _packages("optimum-intel[openvino]==2.2.*", OLD_TRANSFORMERS, "torch", "pillow"),
+    "optimum-intel": _optimum_intel,
     "transformers.js": _transformers_js,
 }
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from systems import System
+from tokenizers import Encoding
 
 from smolvlm_edge.config import ModelConfig
 from smolvlm_edge.graphs import available_cores
@@ -67,13 +68,16 @@ class Asker:
         return Question(name, paths, prompt, rendered, self._tokens, self._threads, split)
 
     def of_depth(self, depth: int) -> Question:
-        """A text of that many tokens with its template, to be gone on with; the template alone where it is longer."""
-        tokenizer, prose = self._encoder.tokenizer, (files("smolvlm_edge.quality") / "prose.txt").read_text("utf-8")
-        empty = self.about("", (), "Once")
-        room = max(1, depth - len(tokenizer.encode(empty.rendered, add_special_tokens=False).ids))
-        while len((encoded := tokenizer.encode(prose, add_special_tokens=False)).ids) < room:
+        """A text that has that many tokens with its template, to be gone on with; at least one besides it."""
+        prose = (files("smolvlm_edge.quality") / "prose.txt").read_text("utf-8")
+        frame = len(self._encoding(self.about("", (), "a").rendered).ids) - len(self._encoding("a").ids)
+        room = max(1, depth - frame)
+        while len((encoding := self._encoding(prose)).ids) < room:
             prose += prose
-        return self.about(f"depth {depth}", (), prose[: encoded.offsets[room - 1][1]])
+        return self.about(f"depth {depth}", (), prose[: encoding.offsets[room - 1][1]])
+
+    def _encoding(self, text: str) -> Encoding:
+        return self._encoder.tokenizer.encode(text, add_special_tokens=False)
 
 
 def run(system: System, question: Question, timeout: int) -> Run:

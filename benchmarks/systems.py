@@ -106,7 +106,8 @@ def _optimum_intel(work: Work) -> System:
     if not out.exists():
         part = out.with_name(f".{out.name}.part")
         shutil.rmtree(part, ignore_errors=True)
-        _run(python.with_name("optimum-cli"), "export", "openvino", "--model", work.checkpoint, *OPENVINO_OPTIONS, part)
+        export = ["export", "openvino", "--model", work.checkpoint, *OPENVINO_OPTIONS, part]
+        _run(python, "-m", "optimum.commands.optimum_cli", *export)
         part.rename(out)
     return System((python, PEERS / "ask_transformers.py"), {"folder": str(out)}, (out,))
 

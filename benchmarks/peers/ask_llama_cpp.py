@@ -26,7 +26,8 @@ def silent(_level: int, _text: bytes, _data: ctypes.c_void_p) -> None:
 def open_model(asked: dict[str, Any]) -> tuple[Any, Any]:
     """The text model and the vision half."""
     llama_cpp.llama_backend_init()
-    llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
+    for log_set in (llama_cpp.llama_log_set, mtmd.mtmd_log_set, mtmd.mtmd_helper_log_set):
+        log_set(silent, ctypes.c_void_p(0))
     text, mmproj = asked["model"]["text"].encode(), asked["model"]["mmproj"].encode()
     model = llama_cpp.llama_model_load_from_file(text, llama_cpp.llama_model_default_params())
     vision = None
@@ -99,8 +100,8 @@ def decode(context: Any, tokens: list[int]) -> None:
     """Read tokens, at most a batch at a time."""
     for start in range(0, len(tokens), BATCH):
         part = tokens[start : start + BATCH]
-        batch = llama_cpp.llama_batch_get_one((llama_cpp.llama_token * len(part))(*part), len(part))
-        if llama_cpp.llama_decode(context, batch):
+        ids = (llama_cpp.llama_token * len(part))(*part)  # a batch only points there
+        if llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(ids, len(part))):
             sys.exit("llama.cpp cannot decode")
 
 

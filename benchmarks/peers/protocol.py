@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import wraps
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -67,6 +68,7 @@ class Stopwatch:
     def around(self, name: str, function: Callable[..., Result]) -> Callable[..., Result]:
         """The function, timed."""
 
+        @wraps(function)  # transformers looks at signatures
         def timed(*arguments: Any, **options: Any) -> Result:
             with self(name):
                 return function(*arguments, **options)

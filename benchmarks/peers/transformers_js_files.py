@@ -41,10 +41,8 @@ def decoder(bundle: Path) -> onnx.ModelProto:
     mask = helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["batch_size", "total"])
     del model.graph.input[:]
     model.graph.input.extend([*kept, mask])
-    constants = {"logits_to_keep": [1], "mask_one": [1], "mask_axis": [1]}
-    model.graph.initializer.extend(
-        helper.make_tensor(name, TensorProto.INT64, [1], [*constants[name]]) for name in constants
-    )
+    for name, shape in {"logits_to_keep": [1], "mask_one": [1], "mask_axis": [1], "mask_index": []}.items():
+        model.graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, shape, [1]))
     nodes = [
         helper.make_node("ReduceSum", ["attention_mask", "mask_axis"], ["mask_sum"], keepdims=0),
         helper.make_node("Sub", ["mask_sum", "mask_one"], ["mask_last"]),

@@ -82,7 +82,7 @@ def plot(found: Sequence[Quality]) -> str:
     """The SVG of some bundles: a point each, its label beside it."""
     sizes = [quality.sizes.text / 1e6 for quality in found]
     divergences = [max(quality.text.kl, SMALLEST_KL) for quality in found]
-    x, y = _linear_axis(sizes), _logarithmic_axis(divergences)
+    x, y = linear_axis(sizes, LEFT, RIGHT), _logarithmic_axis(divergences)
     points = [(x(size), y(math.log10(kl))) for size, kl in zip(sizes, divergences, strict=True)]
     names = [quality.name for quality in found]
     parts = [
@@ -96,19 +96,26 @@ def plot(found: Sequence[Quality]) -> str:
             parts.append(f'<path class="leader" d="M{left:.1f} {top:.1f}L{label.x:.1f} {label.middle:.1f}"/>')
         parts += [
             f'<circle class="point" cx="{left:.1f}" cy="{top:.1f}" r="{RADIUS}"><title>{escape(tip)}</title></circle>',
-            _text(label.x, label.middle + BASELINE, quality.name, label.anchor),
+            text_at(label.x, label.middle + BASELINE, quality.name, label.anchor),
         ]
     return "\n".join([*parts, "</svg>\n"])
 
 
-def _linear_axis(values: Sequence[float]) -> Axis:
-    """Wider than the values, with four to ten round ticks."""
-    margin = 0.1 * (max(values) - min(values)) or 0.1 * max(values)
-    low, high = min(values) - margin, max(values) + margin
+def linear_axis(values: Sequence[float], start: float, end: float, *, from_zero: bool = False) -> Axis:
+    """Wider than the values, with four to ten round ticks.
+
+    Args:
+        values: What is to be drawn.
+        start: Pixel of the low end.
+        end: Pixel of the high end.
+        from_zero: Whether the low end is 0.
+    """
+    margin = 0.1 * (max(values) - min(values)) or 0.1 * max(values) or 1.0
+    low, high = 0.0 if from_zero else min(values) - margin, max(values) + margin
     power = 10 ** math.floor(math.log10(high - low))
     step = next(step * power for step in (2, 1, 0.5, 0.2) if (high - low) / (step * power) >= 4)
     ticks = tuple(i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1))
-    return Axis(low, high, LEFT, RIGHT, ticks)
+    return Axis(low, high, start, end, ticks)
 
 
 def _logarithmic_axis(values: Sequence[float]) -> Axis:
@@ -122,15 +129,16 @@ def _logarithmic_axis(values: Sequence[float]) -> Axis:
 def _grid(x: Axis, y: Axis) -> Iterator[str]:
     for tick in x.ticks:
         yield f'<path class="grid" d="M{x(tick):.1f} {TOP}V{BOTTOM}"/>'
-        yield _text(x(tick), BOTTOM + 20, f"{tick:g}", "middle")
+        yield text_at(x(tick), BOTTOM + 20, f"{tick:g}", "middle")
     for tick in y.ticks:
         yield f'<path class="grid" d="M{LEFT} {y(tick):.1f}H{RIGHT}"/>'
-        yield _text(LEFT - 8, y(tick) + BASELINE, f"{round(10**tick, 9):g}", "end")
-    yield _text((LEFT + RIGHT) / 2, HEIGHT - 15, "token table and decoder, MB", "middle")
-    yield _text(10, TOP - 22, "KL(reference || bundle), nats per token", "start")
+        yield text_at(LEFT - 8, y(tick) + BASELINE, f"{round(10**tick, 9):g}", "end")
+    yield text_at((LEFT + RIGHT) / 2, HEIGHT - 15, "token table and decoder, MB", "middle")
+    yield text_at(10, TOP - 22, "KL(reference || bundle), nats per token", "start")
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> str:
+def text_at(x: float, y: float, text: str, anchor: str) -> str:
+    """A text whose start, middle or end is there."""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
