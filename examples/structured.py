@@ -1,19 +1,29 @@
-"""Answers in a form that a program can use; run with `pip install 'smol-edge[json]'`."""
+"""Answers in a form that a program can use; needs `pip install 'smol-edge[json]'`.
+
+It prints
+
+    in the middle
+    4
+    The star is blue.
+"""
 
 import json
 from pathlib import Path
 
 from smolvlm_edge import SmolVLM
 
-SHAPE = {
-    "type": "object",
-    "properties": {"colour": {"enum": ["red", "green", "blue"]}, "shape": {"type": "string", "maxLength": 20}},
-    "required": ["colour", "shape"],
-    "additionalProperties": False,
-}
+PLACES = ["at the top left", "in the middle", "at the bottom right"]
+SCHEMA = {"type": "object", "properties": {"The blue star is": {"enum": PLACES}}, "required": ["The blue star is"]}
+pictures = Path(__file__).parent
 
-picture = Path(__file__).parent / "shapes.png"
 with SmolVLM.load() as model:
-    print(json.loads(model.generate(picture, "describe", schema=SHAPE, max_tokens=60, on_limit="complete").text))
-    print(model.generate(picture, "Is there a red circle?", choices=["Yes, there is a red circle.", "No."]))
-    print(model.generate(picture, "Where is the blue star?", regex=r"The blue star is (in|at) [a-z ]{1,30}\."))
+    answer = model.generate(
+        pictures / "shapes.png", "Where is the blue star?", schema=SCHEMA | {"additionalProperties": False}
+    )
+    print(json.loads(str(answer))["The blue star is"])
+    print(int(str(model.generate(pictures / "chart.png", "What is the value of the purple bar?", regex="[0-9]+"))))
+    print(
+        model.generate(
+            pictures / "shapes.png", "What colour is the star?", choices=["The star is red.", "The star is blue."]
+        )
+    )

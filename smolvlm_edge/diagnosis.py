@@ -18,7 +18,7 @@ from smolvlm_edge.store.lockfile import locked_models
 from smolvlm_edge.store.verified import HOME_VARIABLE, home
 
 PACKAGE = "smol-edge"
-DEVELOPERS = {"dev", "parity", "train"}
+DEVELOPERS = {"dev", "packaging", "parity", "train"}
 """Extras that nobody misses who only uses this."""
 
 

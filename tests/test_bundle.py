@@ -9,7 +9,7 @@ import pytest
 from command import assert_fails, smol_edge
 
 from smolvlm_edge import IntegrityError, ModelNotFoundError, SmolVLM
-from smolvlm_edge.bundle import FORMAT_VERSION, Bundle
+from smolvlm_edge.bundle import FORMAT_VERSION, HALVES, Bundle
 
 
 @pytest.fixture
@@ -152,7 +152,10 @@ def test_info(bundle: Path) -> None:
 
 def test_info_as_json_says_what_the_manifest_says(bundle: Path) -> None:
     report = json.loads(smol_edge("info", bundle, "--json").stdout)
-    assert report == {key: value for key, value in manifest(bundle).items() if key != "format_version"}
+    said = {key: value for key, value in manifest(bundle).items() if key != "format_version"}
+    assert {key: report[key] for key in said} == said
+    assert report["folder"] == str(bundle)
+    assert {half: pick["engine"] for half, pick in report["engines"].items()} == dict.fromkeys(HALVES, "onnxruntime")
 
 
 def test_every_file_is_in_the_manifest_with_its_size(bundle: Path) -> None:

@@ -16,7 +16,7 @@ from smolvlm_edge import ImageError, SmolVLM
 from smolvlm_edge.cli.pictures import find_pictures
 
 PROMPT = "Describe this image."
-NO_ENGINE = "import sys; sys.modules['onnxruntime'] = None"  # a mistake is found before a model is loaded
+NO_ENGINE = "import smolvlm_edge.model; smolvlm_edge.model.open_engines = None"  # a mistake is found before a model is loaded
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
 
 
@@ -64,12 +64,12 @@ def test_every_picture_of_a_folder_gets_a_line_in_order(bundle: Path, photos: Pa
     result = describe(bundle, "photos", out=out)
     assert result.returncode == 0, result.stderr
     begin, lines = read(out)
-    assert {key: begin[key] for key in ("prompt", "quant", "engine", "max_tokens", "split")} == {
+    assert {key: begin[key] for key in ("prompt", "quant", "engine", "max_tokens", "detail")} == {
         "prompt": PROMPT,
         "quant": "fp32",
         "engine": "onnxruntime",
         "max_tokens": 3,
-        "split": False,
+        "detail": "low",
     }
     names = [line["file"].removeprefix("photos/") for line in lines]
     in_order = ["2.png", "10.jpg", "line\nbreak.png", "Ünïcode 猫.png", "b/1 2.png", "b/1.png", "b/a/x.PNG", "c/1.png"]

@@ -282,7 +282,7 @@ diagnosis.installed_version = lambda name: None if name == "openvino" else versi
     result = smol_edge("doctor", "--json", patch=patch, env=environment)
     assert result.returncode == 0, result.stderr
     said = json.loads(result.stdout)
-    assert [fix["command"] for fix in said["fixes"]] == ["pip install 'smol-edge[openvino]'"]
+    assert "pip install 'smol-edge[openvino]'" in [fix["command"] for fix in said["fixes"]]
     assert said["engines"] == {"onnxruntime": "works"}
     assert said["versions"]["openvino"] is None
     assert said["threads"] == len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -509,7 +509,7 @@ def test_results_of_another_run_are_refused_and_left_alone(
     start = ("eval", four, "--limit", "1", "--results", kept)
     assert smol_edge(*start, "--model", bundle, "--max-tokens", "2").returncode == 0
     before = kept.read_bytes()
-    no_engine = "import sys; sys.modules['onnxruntime'] = None"  # it is refused before a model is loaded
+    no_engine = "import smolvlm_edge.model; smolvlm_edge.model.open_engines = None"  # it is refused before a model is loaded
     for arguments, word in [
         (("--model", bundle, "--max-tokens", "3"), "max_tokens"),
         (("--model", bundle, "--max-tokens", "2", "--detail", "low"), "detail"),
@@ -536,7 +536,7 @@ def test_a_picture_that_cannot_be_decoded_keeps_the_replies_before_it(bundle: Pa
 
 
 def test_mistakes_are_found_before_the_model_is_loaded(bundle: Path, four: Path, tmp_path: Path) -> None:
-    no_engine = "import sys; sys.modules['onnxruntime'] = None"
+    no_engine = "import smolvlm_edge.model; smolvlm_edge.model.open_engines = None"
     without = tmp_path / "without.tsv"
     without.write_text(four.read_text(encoding="utf-8").replace("answer", "solution"), encoding="utf-8")
     for arguments, exit_code, words in [
