@@ -215,6 +215,11 @@ def test_options_of_a_turn_come_before_those_of_the_chat(plain: SmolVLM) -> None
     assert len(chat.ask("Hello", max_tokens=3).token_ids) == 3
     with pytest.raises(RequestError, match="max_tokens"):
         plain.chat(max_tokens=0)
+    with pytest.raises(RequestError, match="low, auto, high, not 'middling'"):
+        chat.ask("Hello", detail="middling")
+    tiles = [chat.ask("Hello", picture(1), detail=detail).timings.tiles for detail in ("high", "low")]
+    assert tiles[0] > 2
+    assert tiles[1] == tiles[0] + 1, "the earlier picture stays as it was read"
 
 
 def test_an_answer_that_is_ended_stays_as_far_as_it_came(plain: SmolVLM) -> None:
