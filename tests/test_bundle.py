@@ -151,7 +151,10 @@ def test_info(bundle: Path) -> None:
 
 
 def test_info_as_json_says_what_the_manifest_says(bundle: Path) -> None:
+    """And, beside it, where the bundle is and what would run it."""
     report = json.loads(smol_edge("info", bundle, "--json").stdout)
+    assert report.pop("folder") == str(bundle)
+    assert report.pop("engines").keys() == {"vision", "decoder"}
     assert report == {key: value for key, value in manifest(bundle).items() if key != "format_version"}
 
 
