@@ -9,7 +9,7 @@ import pytest
 from command import assert_fails, smol_edge
 
 from smolvlm_edge import IntegrityError, ModelNotFoundError, SmolVLM
-from smolvlm_edge.bundle import FORMAT_VERSION, HALVES, Bundle
+from smolvlm_edge.bundle import FORMAT_VERSION, Bundle
 
 
 @pytest.fixture
@@ -151,11 +151,11 @@ def test_info(bundle: Path) -> None:
 
 
 def test_info_as_json_says_what_the_manifest_says(bundle: Path) -> None:
+    """And, beside it, where the bundle is and what would run it."""
     report = json.loads(smol_edge("info", bundle, "--json").stdout)
-    said = {key: value for key, value in manifest(bundle).items() if key != "format_version"}
-    assert {key: report[key] for key in said} == said
-    assert report["folder"] == str(bundle)
-    assert {half: pick["engine"] for half, pick in report["engines"].items()} == dict.fromkeys(HALVES, "onnxruntime")
+    assert report.pop("folder") == str(bundle)
+    assert report.pop("engines").keys() == {"vision", "decoder"}
+    assert report == {key: value for key, value in manifest(bundle).items() if key != "format_version"}
 
 
 def test_every_file_is_in_the_manifest_with_its_size(bundle: Path) -> None:

@@ -67,9 +67,7 @@ def export_for_optimum(
             folder = Path(temporary) / "optimum"
             folder.mkdir()
             arrange(Bundle.open(made), folder)
-            if place.exists():
-                place.rename(Path(temporary) / "replaced")
-            folder.rename(place)
+            _move_into_place(folder, place, Path(temporary) / "replaced")
     except OSError as error:
         raise ExportError(f"cannot write {out}: {error.strerror or error} (nothing was left behind)") from error
     return out
@@ -88,6 +86,16 @@ def check_optimum_output(out: Path, *, force: bool) -> None:
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if not {*FILES} <= names <= {*FILES, *TOKENIZER_FILES}:
         raise RequestError(f"{out} is no folder of this layout, so --force does not replace it: choose another --out")
+
+
+def _move_into_place(folder: Path, place: Path, replaced: Path) -> None:
+    if place.exists():
+        place.rename(replaced)
+    try:
+        folder.rename(place)
+    finally:
+        if replaced.exists() and not place.exists():
+            replaced.rename(place)
 
 
 def arrange(bundle: Bundle, folder: Path) -> None:

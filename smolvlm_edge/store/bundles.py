@@ -110,10 +110,8 @@ def remove(source: Source) -> int:
     if commit is None and source.revision:
         return 0
     stem, freed = f"{_stem(source)}@{(commit or '')[:12]}", 0
-    for path in [
-        *bundles_home().glob(f"{stem}*"),
-        *bundles_home().glob(f".{stem}*"),
-    ]:  # hidden: locks, and what was killed
+    # the hidden ones are locks, and what was killed
+    for path in [*bundles_home().glob(f"{stem}*"), *bundles_home().glob(f".{stem}*")]:
         freed += sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else 0
         _delete(path)
     return freed
