@@ -308,6 +308,7 @@ def test_a_pydantic_model_is_a_schema(model: SmolVLM) -> None:
         ({"regex": "(?=a)b"}, "look-around"),
         ({"regex": r"[^\s\S]"}, "nothing fulfils it"),
         ({"regex": ""}, "empty"),
+        ({"regex": "\ud800"}, "Unicode"),
         ({"choices": []}, "empty"),
         ({"choices": ["a", ""]}, "not empty"),
         ({"choices": "ab"}, "list"),
