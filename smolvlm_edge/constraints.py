@@ -99,11 +99,14 @@ def _regex_rule(regex: Any) -> str:
 
     if not isinstance(regex, str) or not regex:
         raise RequestError("regex must be a text that is not empty")
-    return f"/{regex_to_lark(regex)}/"
+    try:
+        return f"/{regex_to_lark(regex)}/"
+    except UnicodeEncodeError:  # half of a surrogate pair
+        raise RequestError("regex is no valid Unicode text") from None
 
 
 def _choices_rule(choices: Any) -> str:
-    if isinstance(choices, str) or not all(isinstance(choice, str) and choice for choice in choices):
+    if not isinstance(choices, list | tuple) or not all(isinstance(choice, str) and choice for choice in choices):
         raise RequestError("choices must be a list of texts that are not empty")
     if not choices:
         raise RequestError("choices are empty: an answer needs at least one")
@@ -121,7 +124,7 @@ def _check_grammar(name: str, constraint: Constraint) -> None:
     matcher.compute_bitmask()
     if matcher.is_error():
         reason = _reason(matcher).replace("NoExtensionBias", "nothing fulfils it")
-        raise RequestError(f"this {name} cannot be used: {reason}")
+        raise RequestError(f"the {name} cannot be used: {reason}")
 
 
 def _reason(matcher: "LLMatcher") -> str:

@@ -23,9 +23,9 @@ ORDER = bytes(dict.fromkeys((*b"\"}]'),0:-. ", *range(0x21, 0x7F), *range(0x100)
 """What a dash tries first: what closes, digits, other ASCII."""
 PATIENCE = 64
 """So often a dash takes the same byte where the same may come; after that it takes turns, which leaves every loop."""
-LONGEST = 1_000
+LONGEST = 3_000
 """Choices of a dash."""
-MOST_STEPS = 5_000
+MOST_STEPS = 8_000
 """Choices of a search, all its dashes together."""
 
 

@@ -1,7 +1,7 @@
 """JSON Schemas made by Hypothesis, with what llguidance keeps to; and the judge of answers."""
 
 import json
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from hypothesis import strategies as st
@@ -13,13 +13,20 @@ SMALL = st.integers(0, 3)
 
 def judge(text: str, schema: dict[str, Any]) -> None:
     """Fails unless the text is JSON, no key comes twice, and the schema holds; numbers are taken exactly."""
-    value = json.loads(text, parse_float=Decimal, object_pairs_hook=_object, parse_constant=_refuse)
+    value = json.loads(text, parse_float=_number, object_pairs_hook=_object, parse_constant=_refuse)
     Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(value)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     assert len(dict(pairs)) == len(pairs), "a key came twice"
     return dict(pairs)
+
+
+def _number(text: str) -> Decimal | float:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent of many digits, which JSON allows
+        return float(text)
 
 
 def _refuse(constant: str) -> None:

@@ -249,7 +249,7 @@ def test_the_demonstration_model_chooses_what_it_sees(demo: SmolVLM) -> None:
 
 
 @unhurried
-@given(schema=schemas(), max_tokens=st.sampled_from([9, 30, 60]))
+@given(schema=schemas(), max_tokens=st.sampled_from([9, 60, 150]))
 def test_the_demonstration_model_answers_any_schema(demo: SmolVLM, schema: dict, max_tokens: int) -> None:
     """`SMOL_EDGE_EXAMPLES=600 pytest -k model_answers_any --hypothesis-show-statistics` for many of them."""
     try:
@@ -308,6 +308,7 @@ def test_a_pydantic_model_is_a_schema(model: SmolVLM) -> None:
         ({"regex": "(?=a)b"}, "look-around"),
         ({"regex": r"[^\s\S]"}, "nothing fulfils it"),
         ({"regex": ""}, "empty"),
+        ({"regex": "\ud800"}, "Unicode"),
         ({"choices": []}, "empty"),
         ({"choices": ["a", ""]}, "not empty"),
         ({"choices": "ab"}, "list"),
