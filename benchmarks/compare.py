@@ -26,6 +26,8 @@ from measuring import Asker, Failed, Question, Run, busy, machine, run
 from systems import System, Work, systems
 from tables import PICTURE, table
 
+from smolvlm_edge.graphs import available_cores
+
 Results = dict[str, dict[str, list[Run]]]
 """Runs by system and question."""
 
@@ -40,7 +42,7 @@ def parser_of(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--bundle", action="append", default=[], metavar="NAME=FOLDER", help="instead of exporting")
     parser.add_argument("--system", action="append", default=[], metavar="PATTERN", help="only these, as in 'llama*'")
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--busy", type=int, default=0, metavar="N", help="other processes that compute meanwhile")
     parser.add_argument("--timeout", type=int, default=600, metavar="S", help="seconds that one process may take")
     parser.add_argument("--runs", type=int, default=5)

@@ -16,7 +16,9 @@ from smolvlm_edge import ImageError, SmolVLM
 from smolvlm_edge.cli.pictures import find_pictures
 
 PROMPT = "Describe this image."
-NO_ENGINE = "import smolvlm_edge.model; smolvlm_edge.model.open_engines = None"  # a mistake is found before a model is loaded
+NO_ENGINE = (
+    "import smolvlm_edge.model; smolvlm_edge.model.open_engines = None"  # a mistake is found before a model is loaded
+)
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
 
 

@@ -509,7 +509,9 @@ def test_results_of_another_run_are_refused_and_left_alone(
     start = ("eval", four, "--limit", "1", "--results", kept)
     assert smol_edge(*start, "--model", bundle, "--max-tokens", "2").returncode == 0
     before = kept.read_bytes()
-    no_engine = "import smolvlm_edge.model; smolvlm_edge.model.open_engines = None"  # it is refused before a model is loaded
+    no_engine = (
+        "import smolvlm_edge.model; smolvlm_edge.model.open_engines = None"  # it is refused before a model is loaded
+    )
     for arguments, word in [
         (("--model", bundle, "--max-tokens", "3"), "max_tokens"),
         (("--model", bundle, "--max-tokens", "2", "--detail", "low"), "detail"),
