@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,7 @@ class Work:
     @property
     def models(self) -> Path:
         """Converted files of this checkpoint, in the state in which it is now."""
-        state = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in _files(self.checkpoint)]
-        return self.folder / "models" / f"{self.checkpoint.name}-{hashlib.sha256(repr(state).encode()).hexdigest()[:8]}"
+        return self.folder / "models" / f"{self.checkpoint.name}-{_state(self.checkpoint)}"
 
     def environment(self, name: str) -> Path:
         """An environment, built if need be."""
@@ -80,14 +80,23 @@ def _bundles(work: Work) -> dict[str, Path]:
 
 def _targets(bundle: Path) -> Sequence[Target]:
     """The engines' graphs that a bundle holds, or will hold once it is exported."""
-    return Bundle.open(bundle).targets if bundle.exists() else tuple(ENGINES)
+    if bundle.exists():
+        return Bundle.open(bundle).targets
+    return tuple(target for target, engine in ENGINES.items() if find_spec(engine))
+
+
+def _exported(work: Work, bundle: Path) -> Path:
+    """The bundle, made if need be; one that the user named is there already."""
+    if not bundle.exists():
+        bundle.parent.mkdir(parents=True, exist_ok=True)
+        target = "both" if len(_targets(bundle)) > 1 else "onnx"
+        command = ["export", work.checkpoint, "--quant", bundle.name, "--target", target, "--out", bundle]
+        _run(sys.executable, "-m", "smolvlm_edge.cli", *command)
+    return bundle
 
 
 def _smol_edge(work: Work, bundle: Path, engine: str) -> System:
-    if not bundle.exists():
-        bundle.parent.mkdir(parents=True, exist_ok=True)
-        command = ["export", work.checkpoint, "--quant", bundle.name, "--target", "both", "--out", bundle]
-        _run(sys.executable, "-m", "smolvlm_edge.cli", *command)
+    _exported(work, bundle)
     target = next(target for target, name in ENGINES.items() if name == engine)
     files = tuple(bundle / name for name in Bundle.open(bundle).files_for(target))
     return System((sys.executable, PEERS / "ask_smol_edge.py"), {"folder": str(bundle), "engine": engine}, files)
@@ -122,11 +131,11 @@ def _transformers_js(work: Work) -> System:
     node = shutil.which("node")
     if node is None:
         raise FileNotFoundError("node is not installed")
-    package, out = work.environment("transformers.js"), work.models / "transformers.js-int4"
+    if "int4" not in _bundles(work):
+        raise FileNotFoundError("no bundle is named int4, and its files are made from that one")
+    package, bundle = work.environment("transformers.js"), _exported(work, _bundles(work)["int4"])
+    out = work.models / f"transformers.js-{_state(bundle)}"
     if not out.exists():
-        bundle = _bundles(work).get("int4")
-        if bundle is None:
-            raise FileNotFoundError("no bundle is named int4, and its files are made from that one")
         _run(sys.executable, PEERS / "transformers_js_files.py", bundle, out)
     model = {"package": str(package), "folder": str(out)}
     return System((node, PEERS / "ask_transformers_js.mjs"), model, (out,))
@@ -135,6 +144,12 @@ def _transformers_js(work: Work) -> System:
 def _run(*command: str | Path) -> None:
     """What it prints is not for stdout."""
     subprocess.run(command, check=True, stdout=sys.stderr)
+
+
+def _state(folder: Path) -> str:
+    """Eight digits that change with the files of a folder."""
+    state = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in _files(folder)]
+    return hashlib.sha256(repr(state).encode()).hexdigest()[:8]
 
 
 def _files(path: Path) -> list[Path]:

@@ -27,14 +27,18 @@ ROOT = Path(__file__).parent.parent
 MIRROR, RELEASE, PYTHON = "http://deb.debian.org/debian", "bookworm", "3.11"
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
 """What bookworm's C library, 2.36, runs."""
+EVERYTHING = "max,sme=off"
+"""All that qemu knows, but for the matrix extension: with qemu 7.2's, onnxruntime 1.32's DynamicQuantizeMatMul is wrong
+by 100 %. Whose fault that is, and whether a real processor with SME is hit, is open.
+"""
 NEON = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
 BYTES = f"{NEON} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
 PROCESSORS = {
     "cortex-a72": ("0xd08", NEON),
     "neoverse-n1": ("0xd0c", BYTES),
-    "max": ("0xd40", f"{BYTES} sve asimdfhm svei8mm svebf16 i8mm bf16"),
+    EVERYTHING: ("0xd40", f"{BYTES} sve asimdfhm svei8mm svebf16 i8mm bf16"),
 }
-"""By qemu's name: NEON alone (Raspberry Pi 4); with products of bytes; with all that qemu knows.
+"""By qemu's name: NEON alone (Raspberry Pi 4); with products of bytes; with i8mm, bf16 and SVE.
 
 Number and features as Linux shows them in /proc/cpuinfo. qemu shows the processor below it there until version 8, which
 the library that onnxruntime asks for features does not survive.
@@ -162,7 +166,7 @@ def compare(machine: Machine, folder: Path) -> bool:
     checkpoints = sorted((ROOT / "tests" / "checkpoints").iterdir())
     here, there = folder / "here", folder / "there"
     run(sys.executable, "-c", EXPORT, here, *checkpoints)
-    machine.python("max", "-c", EXPORT, there, *checkpoints)
+    machine.python(EVERYTHING, "-c", EXPORT, there, *checkpoints)
     well = True
     for graph in sorted(here.rglob("*.onnx")):
         if error := export_error(graph, there / graph.relative_to(here)):
@@ -206,7 +210,7 @@ def main() -> None:
         well = compare(machine, Path(folder))
     if options.tests:
         pytest = ["-m", "pytest", "-q", "-p", "no:cacheprovider", ROOT / "tests" / "test_parity.py"]
-        print(machine.python("max", *pytest, "-k", "not openvino"))
+        print(machine.python(EVERYTHING, *pytest, "-k", "not openvino"))
     sys.exit(not well)
 
 
