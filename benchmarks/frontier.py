@@ -21,7 +21,7 @@ from statistics import median
 
 import numpy as np
 
-from smolvlm_edge.bundle import Bundle
+from smolvlm_edge.bundle import Bundle, Targets
 from smolvlm_edge.export import export_checkpoint
 from smolvlm_edge.graphs import available_cores
 from smolvlm_edge.graphs.onnxruntime import OnnxRuntimeEngine
@@ -31,6 +31,7 @@ from smolvlm_edge.quality.report import Sizes
 from smolvlm_edge.quantize import RECIPES
 
 PEER = Path(__file__).parent / "peers" / "llama_cpp_logits.py"
+ONNX: Targets = {"vision": "onnx", "decoder": "onnx"}
 WIDTHS = ("Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0")
 PROMPT, ANSWER, ROUNDS = 512, 32, 7
 
@@ -100,11 +101,11 @@ def main() -> None:
         reference = Bundle.open(export_checkpoint(options.checkpoint, work / "fp32", RECIPES["fp32"]))
         text = Text.default(reference)
         nearest = Bundle.open(export_checkpoint(options.checkpoint, work / "sizes", calibration=None))
-        sizes = Sizes.of(nearest, "onnx")
+        sizes = Sizes.of(nearest, ONNX)
         made = {name: Bundle.open(path) for name, path in bundles(options, work, sizes.all_files - sizes.text)}
         for name, bundle in made.items():
             fidelity = compare_text(text, bundle, reference, engine)
-            found.append(Quality(name, bundle.recipe["name"], Sizes.of(bundle, "onnx"), fidelity, (), ()))
+            found.append(Quality(name, bundle.recipe["name"], Sizes.of(bundle, ONNX), fidelity, (), ()))
         tokens_per_s = speeds(made, engine)
         if options.llama_cpp:
             windows, files = work / "windows.json", options.gguf or work
