@@ -27,7 +27,12 @@ STORY = "Tell me a story."
 END = "<end_of_utterance>"
 EXAMPLES = int(os.environ.get("SMOL_EDGE_EXAMPLES", "15"))
 """Of every property here; 500 take minutes."""
-unhurried = settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+unhurried = settings(
+    deadline=None,
+    max_examples=EXAMPLES,
+    derandomize="SMOL_EDGE_EXAMPLES" not in os.environ,  # few examples are a check, many are a search
+    suppress_health_check=list(HealthCheck),
+)
 
 PERSON = {
     "type": "object",
@@ -255,8 +260,8 @@ def test_the_demonstration_model_answers_any_schema(demo: SmolVLM, schema: dict,
     try:
         answer = demo.generate([], "describe", schema=schema, max_tokens=max_tokens, on_limit="complete")
     except RequestError as error:
-        event("no room")
-        assert "no room" in str(error)  # noqa: PT017
+        event("refused")
+        assert "no room" in str(error) or "no end was found" in str(error)  # noqa: PT017
         return
     event("answered")
     judge(answer.text, schema)
