@@ -11,14 +11,13 @@ from typing import Any, Self, Unpack, get_args
 import numpy as np
 import numpy.typing as npt
 
-from smolvlm_edge.answer import Answer, Chunk, FinishReason, GenerateOptions, check_options
+from smolvlm_edge.answer import Answer, Chunk, GenerateOptions, check_options
 from smolvlm_edge.batch import Prepared, Request, answer_many
 from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.chat import Chat
 from smolvlm_edge.config import ImageConfig, VideoConfig
 from smolvlm_edge.constraints import Constraint, Guide, Vocabulary
 from smolvlm_edge.decoding import Keys, decode
-from smolvlm_edge.detokenizer import Detokenizer
 from smolvlm_edge.errors import EngineError, IntegrityError, RequestError, SmolEdgeError
 from smolvlm_edge.graphs import Floats, Graph, available_cores
 from smolvlm_edge.graphs.choice import Choice, choose_engines, wanted_targets
@@ -28,6 +27,7 @@ from smolvlm_edge.messages import Conversation, RawMessage, Source, ask, check_l
 from smolvlm_edge.network import Features, Memory, Network, encode, missing_tiles
 from smolvlm_edge.prompt import PromptEncoder
 from smolvlm_edge.queueing import Busy, Queue
+from smolvlm_edge.reply import Reply
 from smolvlm_edge.sampling import Sampler
 from smolvlm_edge.stopping import Stop
 from smolvlm_edge.store.bundles import DEFAULT_QUANT, locate
@@ -249,37 +249,19 @@ class SmolVLM:
                 inputs_embeds = self._embed(prompt, kept, embed_tokens, features)
                 logits = cache.fill(prompt.keys, inputs_embeds, _watched("on_prefill", options, stop))
 
-            eos_token_ids = self.bundle.model.eos_token_ids
-            encoder = self.prompt_encoder
-            texts = options.get("stop", ())
-            detokenizer = Detokenizer(
-                encoder.tokenizer, [texts] if isinstance(texts, str) else texts, encoder.hidden_token_ids
-            )
-            tokens = decode(cache.decoder, embed_tokens, logits, guide or sampler, eos_token_ids, max_tokens)
-            begun = encoder.is_base  # what a completion begins with, a space too, belongs to it
-            answer = ""
-            for count, token in enumerate(tokens, start=1):
-                text = detokenizer.push(token)
-                ended = token in eos_token_ids or (guide is not None and guide.ended)
-                cut = count == max_tokens or (guide is not None and guide.cut)
-                if ended or cut:
-                    text += detokenizer.flush()
-                if not begun:
-                    begun = bool(text if guide else text.strip())
-                    text = text.removeprefix(guide.prefix) if guide else text.lstrip()
-                finish_reason = _finish_reason(ended or detokenizer.stopped, cut)
-                answer += text
-                if constraint and finish_reason:
-                    constraint.check(answer, max_tokens)
+            eos_token_ids, texts = self.bundle.model.eos_token_ids, options.get("stop", ())
+            reply = Reply(self.prompt_encoder, eos_token_ids, max_tokens, texts, constraint, guide)
+            for token in decode(cache.decoder, embed_tokens, logits, guide or sampler, eos_token_ids, max_tokens):
+                text = reply.push(token)
                 timings = clock.timings(
                     tiles=sum(map(len, prompt.tiles)),
                     encoded_tiles=len(missing),
                     prompt_tokens=len(prompt.input_ids),
                     cached_tokens=kept,
-                    generated_tokens=count,
+                    generated_tokens=reply.tokens,
                 )
-                yield Chunk(text, token, finish_reason, timings, prompt.videos)
-                if finish_reason:
+                yield Chunk(text, token, reply.finish_reason, timings, prompt.videos)
+                if reply.finish_reason:
                     return
                 stop.check()
 
@@ -428,9 +410,3 @@ def _watched(name: str, options: Mapping[str, Any], stop: Stop) -> Callable[[int
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise RequestError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-
-
-def _finish_reason(stopped: bool, longest: bool) -> FinishReason | None:
-    if stopped:
-        return "stop"
-    return "length" if longest else None

@@ -1,0 +1,75 @@
+"""The tokens of an answer, as they come -> its text, and how it ends."""
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from smolvlm_edge.constraints import Constraint, Guide
+from smolvlm_edge.detokenizer import Detokenizer
+from smolvlm_edge.prompt import PromptEncoder
+
+if TYPE_CHECKING:
+    from smolvlm_edge.answer import FinishReason
+
+
+class Reply:
+    """An answer under way."""
+
+    def __init__(
+        self,
+        encoder: PromptEncoder,
+        eos_token_ids: Collection[int],
+        max_tokens: int,
+        stop: str | Sequence[str] = (),
+        constraint: Constraint | None = None,
+        guide: Guide | None = None,
+    ) -> None:
+        """Begin one.
+
+        Args:
+            encoder: Of the prompt that is answered.
+            eos_token_ids: Tokens that end the answer.
+            max_tokens: How many it may have.
+            stop: Texts that end it.
+            constraint: The form that it must have.
+            guide: Who keeps it to that form.
+        """
+        texts = [stop] if isinstance(stop, str) else stop
+        self._detokenizer = Detokenizer(encoder.tokenizer, texts, encoder.hidden_token_ids)
+        self._eos_token_ids, self._max_tokens = eos_token_ids, max_tokens
+        self._constraint, self._guide = constraint, guide
+        self._begun = encoder.is_base  # what a completion begins with, a space too, belongs to it
+        self._text = ""
+        self.tokens = 0
+        """So many have come."""
+        self.finish_reason: FinishReason | None = None
+        """Why it ended; None while it goes on."""
+
+    def push(self, token: int) -> str:
+        """The text that a token adds, as far as it is certain.
+
+        Raises:
+            IncompleteError: The answer ends with this token and has not the form that it must have.
+        """
+        self.tokens += 1
+        guide = self._guide
+        ended = token in self._eos_token_ids or (guide is not None and guide.ended)
+        cut = self.tokens == self._max_tokens or (guide is not None and guide.cut)
+        text = self._detokenizer.push(token)
+        if ended or cut:
+            text += self._detokenizer.flush()
+        if ended or self._detokenizer.stopped:
+            self.finish_reason = "stop"
+        elif cut:
+            self.finish_reason = "length"
+        text = self._without_prefix(text)
+        self._text += text
+        if self._constraint and self.finish_reason:
+            self._constraint.check(self._text, self._max_tokens)
+        return text
+
+    def _without_prefix(self, text: str) -> str:
+        """Without what stands between the prompt and the answer's text: the space that a template leaves out."""
+        if self._begun:
+            return text
+        self._begun = bool(text if self._guide else text.strip())
+        return text.removeprefix(self._guide.prefix) if self._guide else text.lstrip()
