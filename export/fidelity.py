@@ -25,12 +25,13 @@ def measure_lost(bundle: Bundle, original: DecoderLayers, engine: Engine) -> Tex
     """
     text = Text.default(bundle)
     text = replace(text, windows=text.windows[:WINDOWS])
+    theirs = _OriginalReader(original, text.windows)  # done before the bundle's graphs take memory too
     with closing(BundleReader(bundle, engine)) as ours:
-        return compare_readers(text, ours, _OriginalReader(original, text.windows))
+        return compare_readers(text, ours, theirs)
 
 
 class _OriginalReader:
-    """Reads windows in their order, each of them once."""
+    """Has read windows, and tells of each of them once, in their order."""
 
     def __init__(self, layers: DecoderLayers, windows: Sequence[Ids]) -> None:
         text = layers.config.text
@@ -38,11 +39,10 @@ class _OriginalReader:
         hidden = [table[window] for window in windows]
         for index in range(len(layers)):
             hidden = layers.advance(index, hidden, {})
-        self._layers, self._hidden = layers, iter(hidden)
+        with layers.open(len(layers), (LOGITS,), {}) as run:
+            self._logits = iter([run(window)[LOGITS] for window in hidden])
 
     def logits(self, window: Ids) -> Iterator[Floats]:
         """Logits [positions, vocab_size] of the next window, a part of it at a time."""
-        hidden = next(self._hidden)
-        with self._layers.open(len(self._layers), (LOGITS,), {}) as run:
-            for part in parts_of(window):
-                yield run(hidden[part])[LOGITS]
+        logits = next(self._logits)
+        return (logits[part] for part in parts_of(window))

@@ -76,10 +76,12 @@ def descend(weight: Floats, gram: Floats, rounded: BlockQuantized) -> BlockQuant
     """Choose every code anew, one column after the other, with all the others as they are."""
     grid, size = rounded.grid, rounded.block_size
     codes = rounded.codes.copy()
-    errors = rounded.dequantize() - weight
     for rows in _slices(len(weight)):
+        part = BlockQuantized(rounded.codes[rows], grid.rows(rows), rounded.columns)
         flat = codes[rows].reshape(-1, codes[0].size)
-        flat[:, : len(gram)] = _descended_codes(flat[:, : len(gram)], errors[rows], gram, grid.rows(rows), size)
+        flat[:, : len(gram)] = _descended_codes(
+            flat[:, : len(gram)], part.dequantize() - weight[rows], gram, part.grid, size
+        )
     return BlockQuantized(codes, grid, rounded.columns)
 
 
