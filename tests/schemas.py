@@ -1,6 +1,9 @@
 """JSON Schemas made by Hypothesis, with what llguidance keeps to; and the judge of answers."""
 
 import json
+import re
+from copy import deepcopy
+from datetime import date
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -9,12 +12,21 @@ from jsonschema import Draft202012Validator
 
 NAMES = st.sampled_from(["a", "name", "größe", 'qu"ote', "x y", "日本", "count", "back\\slash", ""])
 SMALL = st.integers(0, 3)
+FORMATS = deepcopy(Draft202012Validator.FORMAT_CHECKER)
 
 
 def judge(text: str, schema: dict[str, Any]) -> None:
     """Fails unless the text is JSON, no key comes twice, and the schema holds; numbers are taken exactly."""
     value = json.loads(text, parse_float=_number, object_pairs_hook=_object, parse_constant=_refuse)
-    Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(value)
+    Draft202012Validator(schema, format_checker=FORMATS).validate(value)
+
+
+@FORMATS.checks("date", raises=ValueError)
+def _is_date(value: object) -> bool:
+    """RFC 3339, appendix A, has a year 0, a leap year as 2000 was; Python's dates begin with year 1."""
+    if not isinstance(value, str):
+        return True
+    return bool(re.fullmatch(r"\d{4}-\d\d-\d\d", value) and date.fromisoformat(re.sub("^0000", "2000", value)))
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
