@@ -12,7 +12,7 @@ from typing import Any
 
 from environments import ensure, python_of
 
-from smolvlm_edge.bundle import Bundle, Target
+from smolvlm_edge.bundle import HALVES, Bundle, Target
 
 PEERS = Path(__file__).parent / "peers"
 QUANTS = ("int4", "int8", "fp32")
@@ -98,7 +98,7 @@ def _exported(work: Work, bundle: Path) -> Path:
 def _smol_edge(work: Work, bundle: Path, engine: str) -> System:
     _exported(work, bundle)
     target = next(target for target, name in ENGINES.items() if name == engine)
-    files = tuple(bundle / name for name in Bundle.open(bundle).files_for(target))
+    files = tuple(bundle / name for name in Bundle.open(bundle).files_for(dict.fromkeys(HALVES, target)))
     return System((sys.executable, PEERS / "ask_smol_edge.py"), {"folder": str(bundle), "engine": engine}, files)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -132,9 +133,18 @@ class Terminal:
             os.execve(sys.executable, command, os.environ | {"HOME": str(home), "TERM": "dumb", "INPUTRC": "/dev/null"})
         self.seen = ""
 
-    def until(self, words: str) -> str:
+    def interrupt(self, words: str) -> None:
+        """Ctrl-C, once more if it came before the line editor was there to notice, up to these words."""
+        for _ in range(20):
+            self.type("\x03")
+            with suppress(AssertionError):
+                self.until(words, seconds=3)
+                return
+        pytest.fail(self.seen)
+
+    def until(self, words: str, seconds: float = 60) -> str:
         """What appears up to these words."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + seconds
         while words not in self.seen:
             assert time.monotonic() < end, self.seen
             if select.select([self.screen], [], [], 1)[0]:
@@ -192,8 +202,7 @@ Chat.stream = interrupted
     person.until("> ")
     person.type("half a line")
     person.until("half a line")
-    person.type("\x03")
-    person.until("> ")
+    person.interrupt("> ")
     person.type(f"{STAR}\n")
     person.until("The star is blue.")
     person.until("> ")

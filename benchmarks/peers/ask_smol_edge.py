@@ -11,6 +11,7 @@ from protocol import Report, request
 
 from smolvlm_edge import SmolVLM
 from smolvlm_edge.answer import Chunk
+from smolvlm_edge.images import Detail
 
 SECOND = "Which colours do you see?"
 
@@ -46,8 +47,8 @@ def main() -> None:
 
 def answer(model: SmolVLM, asked: dict[str, object], prompt: str) -> list[Chunk]:
     """All chunks."""
-    split = None if asked["split"] else False
-    return list(model.stream(asked["pictures"], prompt, max_tokens=asked["tokens"], split=split))
+    detail: Detail = "high" if asked["split"] else "low"
+    return list(model.stream(asked["pictures"], prompt, max_tokens=asked["tokens"], detail=detail))
 
 
 if __name__ == "__main__":
