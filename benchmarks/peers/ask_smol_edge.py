@@ -6,12 +6,15 @@
 import time
 from dataclasses import replace
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from protocol import Report, request
 
 from smolvlm_edge import SmolVLM
 from smolvlm_edge.answer import Chunk
-from smolvlm_edge.images import Detail
+
+if TYPE_CHECKING:
+    from smolvlm_edge.images import Detail
 
 SECOND = "Which colours do you see?"
 
