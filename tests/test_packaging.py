@@ -54,15 +54,15 @@ def windowed(test: Callable[..., None]) -> Callable[..., None]:
 def display() -> Iterator[str]:
     """An X server without a screen."""
     reader, writer = os.pipe()
-    command = ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1280x900x24", "-nolisten", "tcp", "-br"]
+    command = ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1280x900x24", "-nolisten", "tcp", "-br", "-noreset"]
     server = subprocess.Popen(command, pass_fds=[writer], stderr=subprocess.DEVNULL)
     os.close(writer)
     number = os.read(reader, 16).decode().strip()
-    os.close(reader)
     assert number, "Xvfb does not start"
     yield f":{number}"
     server.terminate()
     server.wait()
+    os.close(reader)  # not before: the server may say its number again, and would die of a closed pipe
 
 
 @pytest.fixture(scope="module")
