@@ -100,7 +100,7 @@ class Encoder:
         """Tiles, labels and grids."""
         tiles, marks, grids = [], [], []
         for sketch in scene.sketches:
-            picture = cut(_photographed(random, draw(sketch)), self.image, split=scene.split)
+            picture = cut(_photographed(random, draw(sketch)), self.image, detail="high" if scene.split else "low")
             tiles += picture.squares
             marks.append(labels.label(sketch, picture.rows, picture.columns, self.image.tile_size, self.patch))
             grids.append((picture.rows, picture.columns))
