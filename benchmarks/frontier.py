@@ -127,7 +127,11 @@ def main() -> None:
             f"| {each.name} | {each.sizes.text / 1e6:.1f} | {each.text.kl:.4f} | {100 * each.text.top1:.1f} % "
             f"| × {each.text.perplexity_ratio:.3f} | {prefill} | {decode} |"
         )
-    rows = [{"name": each.name, "bytes": each.sizes.text, **each.text.to_dict()} for each in found]
+    rows = [
+        {"name": each.name, "bytes": each.sizes.text, **each.text.to_dict()}
+        | dict(zip(("prefill_tokens_per_s", "decode_tokens_per_s"), tokens_per_s.get(each.name, ()), strict=False))
+        for each in found
+    ]
     (options.out / "frontier.json").write_text(json.dumps(rows, indent=1) + "\n")
     (options.out / "frontier.md").write_text("\n".join(table) + "\n")
     (options.out / "frontier.svg").write_text(plot(found))

@@ -18,6 +18,7 @@ from smolvlm_edge.export.calibration import (
     Sample,
     VisionLayers,
     embed_samples,
+    observe_ranges,
     sensitivities,
     tiles_of,
 )
@@ -78,8 +79,9 @@ def build_graphs(
     decoder = DecoderLayers(checkpoint, model, folder, threads)
     write = _Writer(folder, checkpoint, model, builders, progress)
     smoothed: list[str] = []
-    if "rows" in recipe.kinds and (tiles := list(islice(tiles_of(samples), SMOOTHING_TILES))):
+    if recipe.kinds & {"rows", "static"} and (tiles := list(islice(tiles_of(samples), SMOOTHING_TILES))):
         smoothed = smooth(vision, tiles)
+        recipe = recipe.with_ranges(observe_ranges(vision, tiles, recipe))
     vision_rounding = _vision_rounding(vision, samples, recipe)
     write("vision_encoder", recipe, vision_rounding)
     write("connector", recipe, round_to_nearest)

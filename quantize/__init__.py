@@ -7,10 +7,11 @@ from smolvlm_edge.quantize.recipes import (
     RECIPES,
     VISION_FORMATS,
     Format,
+    Ranges,
     Recipe,
     with_vision,
 )
-from smolvlm_edge.quantize.rounding import BlockQuantized, Floats, RowQuantized, round_blocks, round_rows
+from smolvlm_edge.quantize.rounding import BlockQuantized, Floats, RowQuantized, byte_grid, round_blocks, round_rows
 
 __all__ = [
     "EXACT_BITS",
@@ -21,8 +22,10 @@ __all__ = [
     "BlockQuantized",
     "Floats",
     "Format",
+    "Ranges",
     "Recipe",
     "RowQuantized",
+    "byte_grid",
     "round_blocks",
     "round_rows",
     "with_vision",

@@ -4,11 +4,14 @@ A recipe is a value: an ordered list of (pattern, format), where the first patte
 name decides. Only matrices ask; norms, biases, the patch convolution and position tables stay float32.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, Self, get_args
 
-Kind = Literal["float32", "blocks", "rows"]
+Kind = Literal["float32", "blocks", "rows", "static"]
+Ranges = Mapping[str, tuple[float, float]]
+"""Smallest and largest value that a matrix is multiplied with, by its name."""
 EXACT_BITS = 8
 """From here on, rounding to the nearest loses too little to be made up for."""
 
@@ -19,10 +22,15 @@ class Format:
 
     kind: Kind
     """float32: as it is. blocks: a scale per `block_size` neighbours of a row, activations quantised per
-    block by the engine. rows: int8, a scale per row, activations int8 with a scale per token."""
+    block by the engine. rows: int8, a scale per row, activations int8 with a scale per token. static: as rows, but
+    all activations have one scale and zero point, which follow from `low` and `high`."""
     bits: int = 32
     block_size: int = 0
     symmetric: bool = True
+    low: float | None = None
+    """Smallest value that a static matrix is multiplied with; None as long as nobody has looked."""
+    high: float | None = None
+    """The largest one."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a format that no kernel multiplies with."""
@@ -36,7 +44,7 @@ class Format:
         match self.kind:
             case "float32":
                 return 4 * rows * columns
-            case "rows":
+            case "rows" | "static":
                 return rows * (columns + 4)
             case "blocks":
                 blocks = -(-columns // self.block_size)
@@ -84,11 +92,21 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for bundle.json."""
-        return {"name": self.name, "rules": [[pattern, asdict(format_)] for pattern, format_ in self.rules]}
+        return {"name": self.name, "rules": [[pattern, _set(format_)] for pattern, format_ in self.rules]}
+
+    def with_ranges(self, ranges: Ranges) -> Self:
+        """With a rule for every static matrix, which says what it is multiplied with."""
+        rules = [(name, replace(self.format_of(name), low=low, high=high)) for name, (low, high) in ranges.items()]
+        return replace(self, rules=(*rules, *self.rules))
+
+
+def _set(format_: Format) -> dict[str, Any]:
+    return {name: value for name, value in asdict(format_).items() if value is not None}
 
 
 FLOAT32 = Format("float32")
 INT8_ROWS = Format("rows", bits=8)
+INT8_STATIC = Format("static", bits=8)
 INT8_BLOCKS = Format("blocks", bits=8, block_size=32)
 INT4_BLOCKS = Format("blocks", bits=4, block_size=32, symmetric=False)
 INT4_SMALL_BLOCKS = Format("blocks", bits=4, block_size=16, symmetric=False)
@@ -110,10 +128,17 @@ RECIPES = {
 }
 """What `--quant` offers. Block 32, because 128 divides neither 576 nor 960."""
 
-VISION_FORMATS = {"fp32": FLOAT32, "int8": INT8_ROWS, "int8-weights": INT8_BLOCKS, "int4": INT4_BLOCKS}
+VISION_FORMATS = {
+    "fp32": FLOAT32,
+    "int8": INT8_ROWS,
+    "int8-static": INT8_STATIC,
+    "int8-weights": INT8_BLOCKS,
+    "int4": INT4_BLOCKS,
+}
 """What `--vision` offers. The connector keeps what the recipe gives it: its int4 would save 3 MB of a 256M model."""
 
 
 def with_vision(recipe: Recipe, vision: str) -> Recipe:
     """A recipe with another format for the vision encoder."""
-    return Recipe(f"{recipe.name}-vision-{vision}", ((VISION, VISION_FORMATS[vision]), *recipe.rules))
+    others = (rule for rule in recipe.rules if rule[0] != VISION)
+    return Recipe(f"{recipe.name}-vision-{vision}", ((VISION, VISION_FORMATS[vision]), *others))

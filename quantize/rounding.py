@@ -113,6 +113,13 @@ def round_rows(weight: Floats) -> RowQuantized:
     return RowQuantized(np.rint(weight / scales[:, None]).astype(np.int8), scales)
 
 
+def byte_grid(low: float, high: float) -> tuple[np.float32, np.uint8]:
+    """Scale and zero point of the 256 steps from `low` to `high`, widened to contain 0, so that 0 stays exactly 0."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = max(np.float32((high - low) / 255), np.finfo(np.float32).tiny)
+    return scale, np.uint8(np.rint(-low / scale))
+
+
 def choose_grid(
     weight: Floats, bits: int, block_size: int, *, symmetric: bool, importance: Floats | None = None
 ) -> Grid:

@@ -9,7 +9,7 @@ from rig import Rig
 from safetensors.numpy import load_file, save_file
 
 from smolvlm_edge.export import export_checkpoint
-from smolvlm_edge.quantize import RECIPES
+from smolvlm_edge.quantize import RECIPES, with_vision
 
 CHECKPOINT = Path(__file__).parent / "checkpoints" / "tiny-idefics3"
 FACTOR = 40
@@ -45,11 +45,12 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def features(uneven: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., np.ndarray]:
-    """features(quant, calibration): what the exported vision encoder makes of two pictures, [tokens, hidden]."""
+    """features(quant, calibration, vision): what the exported vision encoder makes of two pictures, [tokens, hidden]."""
 
-    def of(quant: str, calibration: str | None = None) -> np.ndarray:
-        out = tmp_path_factory.mktemp("bundle") / "bundle"
-        rig = Rig(export_checkpoint(uneven, out, RECIPES[quant], calibration=calibration))
+    def of(quant: str, calibration: str | None = None, vision: str | None = None) -> np.ndarray:
+        out, recipe = tmp_path_factory.mktemp("bundle") / "bundle", RECIPES[quant]
+        recipe = recipe if vision is None else with_vision(recipe, vision)
+        rig = Rig(export_checkpoint(uneven, out, recipe, calibration=calibration))
         size = rig.model.bundle.model.vision.image_size
         random = np.random.default_rng(1)
         smooth = np.linspace(-1, 1, size, dtype=np.float32)
@@ -70,3 +71,7 @@ def test_smoothing_keeps_what_outlier_channels_would_take(features: Callable[...
     smoothed, plain = (lowest_cosine(features("int8", calibration), expected) for calibration in ("bundled", None))
     assert smoothed > 0.999
     assert plain < 0.99
+
+
+def test_one_scale_for_all_tokens_needs_smoothing_too(features: Callable[..., np.ndarray]) -> None:
+    assert lowest_cosine(features("int8", "bundled", "int8-static"), features("fp32")) > 0.99

@@ -31,7 +31,7 @@ def onnx_matrices(folder: Path) -> dict[str, np.ndarray]:
             if "codes" not in weights:
                 continue
             name = next(value.name for value in node.inputs if value and value.name.endswith(".codes"))
-            if node.op_type == "DynamicQuantizeMatMul":
+            if node.op_type in {"DynamicQuantizeMatMul", "MatMulIntegerToFloat"}:
                 matrix = (weights["codes"] * weights["scales"]).T
             else:
                 bits = node.attributes["bits"].as_int()

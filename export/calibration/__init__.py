@@ -2,6 +2,7 @@
 
 from smolvlm_edge.export.calibration.embedding import embed_samples
 from smolvlm_edge.export.calibration.layers import LOGITS, DecoderLayers, VisionLayers, total
+from smolvlm_edge.export.calibration.ranges import observe_ranges
 from smolvlm_edge.export.calibration.rounding import CalibratedRounding, RememberedRounding
 from smolvlm_edge.export.calibration.samples import (
     Sample,
@@ -25,6 +26,7 @@ __all__ = [
     "embed_samples",
     "enough",
     "folder_samples",
+    "observe_ranges",
     "sensitivities",
     "tiles_of",
     "total",

@@ -9,10 +9,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
+
 from smolvlm_edge.config import TextConfig
+from smolvlm_edge.errors import RequestError
 from smolvlm_edge.export.checkpoint import Weight
 from smolvlm_edge.export.rounding import Rounding
-from smolvlm_edge.quantize import Format, Recipe
+from smolvlm_edge.quantize import Format, Recipe, byte_grid
 
 Value = Any
 """A tensor inside the graph being built; opaque to the architecture."""
@@ -86,6 +89,21 @@ class Builder(GraphBuilder, Protocol):
 
     def close(self) -> None:
         """Free what the builder holds, saved or not."""
+
+
+def input_grid(recipe: Recipe, weight: Weight) -> tuple[np.float32, np.uint8]:
+    """Scale and zero point of what a static matrix is multiplied with.
+
+    Raises:
+        RequestError: The recipe does not know its range.
+    """
+    format_ = recipe.format_of(weight.name)
+    if format_.low is None or format_.high is None:
+        raise RequestError(
+            f"recipe {recipe.name}: what {weight.name} is multiplied with has to be seen first: "
+            "calibrate with a set that has pictures (static is for the vision encoder)"
+        )
+    return byte_grid(format_.low, format_.high)
 
 
 NewBuilder = Callable[[Path, str, Recipe, Callable[[], None], Rounding], Builder]

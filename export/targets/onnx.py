@@ -18,6 +18,7 @@ from smolvlm_edge.config import TextConfig
 from smolvlm_edge.errors import ExportError
 from smolvlm_edge.export.checkpoint import Weight
 from smolvlm_edge.export.rounding import Rounding, round_to_nearest
+from smolvlm_edge.export.targets import input_grid
 from smolvlm_edge.export.targets.rotary import rotary_angles
 from smolvlm_edge.quantize import BlockQuantized, Format, Recipe, round_rows
 from smolvlm_edge.quantize.packing import PackedBlocks, pack_gather_block_quantized, pack_matmul_nbits
@@ -117,6 +118,8 @@ class OnnxGraphBuilder:
                 product = self._node(name, "MatMul", [x, self._weight(weight.name, weight.load().T)])
             case "rows":
                 product = self._linear_rows(name, x, weight)
+            case "static":
+                return self._linear_static(name, x, weight, bias)
             case "blocks":
                 return self._linear_blocks(name, x, weight, bias, format_)
         if bias is None:
@@ -159,9 +162,27 @@ class OnnxGraphBuilder:
         product = self._node(name, "DynamicQuantizeMatMul", [normalised, codes, scales])
         return self._node(name, "Mul", [product, magnitude])
 
+    def _linear_static(self, name: str, x: ir.Value, weight: Weight, bias: Weight | None) -> ir.Value:
+        """Quantise activations with a scale known in advance; the product comes out in float32."""
+        rounded, (scale, zero_point) = round_rows(weight.load()), input_grid(self.recipe, weight)
+        grid = [self._constant(f"scale_{scale}", scale), self._constant(f"zero_point_{zero_point}", zero_point)]
+        return self._node(
+            name,
+            "MatMulIntegerToFloat",
+            [
+                self._node(name, "QuantizeLinear", [x, *grid]),
+                self._weight(f"{weight.name}.codes", rounded.codes.T),
+                grid[0],
+                self._weight(f"{weight.name}.scales", rounded.scales),
+                grid[1],
+                None,
+                None if bias is None else self._weight(bias.name, bias.load()),
+            ],
+        )
+
     def embedding(self, name: str, input_ids: ir.Value, table: Weight) -> ir.Value:
         format_ = self.formats[table.name] = self.recipe.format_of(table.name)
-        if format_.kind == "rows":
+        if format_.kind in {"rows", "static"}:
             raise ExportError(f"recipe {self.recipe.name}: a token table cannot be stored in rows, only in blocks")
         if format_.kind == "float32":
             return self._node(name, "Gather", [self._weight(table.name, table.load()), input_ids])
@@ -341,6 +362,7 @@ MICROSOFT_OPERATORS = {
     "FastGelu",
     "GatherBlockQuantized",
     "GroupQueryAttention",
+    "MatMulIntegerToFloat",
     "MatMulNBits",
     "MultiHeadAttention",
     "QuickGelu",

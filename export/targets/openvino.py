@@ -18,6 +18,7 @@ from smolvlm_edge.config import TextConfig
 from smolvlm_edge.errors import ExportError
 from smolvlm_edge.export.checkpoint import Weight
 from smolvlm_edge.export.rounding import Rounding
+from smolvlm_edge.export.targets import input_grid
 from smolvlm_edge.export.targets.rotary import rotary_angles
 from smolvlm_edge.graphs.openvino import ov
 from smolvlm_edge.quantize import Format, Recipe, round_rows
@@ -86,6 +87,8 @@ class OpenVinoGraphBuilder:
 
     def linear(self, name: str, x: Node, weight: Weight, bias: Weight | None = None) -> Node:
         matrix = self._matrix(weight)
+        if self.formats[weight.name].kind == "static":
+            x = self._rounded(x, weight)
         missing = matrix.shape[1] - weight.shape[1]
         if missing:  # the last block of a row is filled up with zeros
             rank = x.output(0).get_partial_shape().rank.get_length()
@@ -95,6 +98,12 @@ class OpenVinoGraphBuilder:
         if bias is None:
             return product
         return self._named(name, ops.add(product, self._weight(bias.name, bias.load())))
+
+    def _rounded(self, x: Node, weight: Weight) -> Node:
+        """Activations on the 256 steps that a static matrix expects: the plugin multiplies their bytes then."""
+        scale, zero_point = input_grid(self.recipe, weight)
+        low, high = (np.float32(scale * (np.float32(code) - zero_point)) for code in (0, 255))
+        return ops.fake_quantize(x, low, high, low, high, 256)
 
     def embedding(self, name: str, input_ids: Node, table: Weight) -> Node:
         matrix = self._matrix(table)
@@ -109,7 +118,7 @@ class OpenVinoGraphBuilder:
         match format_.kind:
             case "float32":
                 return self._weight(weight.name, weight.load())
-            case "rows":
+            case "rows" | "static":
                 rounded = round_rows(weight.load())
                 codes = ops.convert(self._weight(f"{weight.name}.codes", rounded.codes), "f32")
                 scales = self._weight(f"{weight.name}.scales", rounded.scales[:, None])

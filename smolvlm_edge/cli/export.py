@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from smolvlm_edge.quantize import Recipe
 
 Targets = Literal["onnx", "openvino", "both"]
-VisionFormat = Literal["fp32", "int8", "int8-weights", "int4"]
+VisionFormat = Literal["fp32", "int8", "int8-static", "int8-weights", "int4"]
 Layout = Literal["bundle", "optimum"]
 Calibration = Path | Literal["bundled"] | None
 

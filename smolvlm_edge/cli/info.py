@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Annotated
 
@@ -51,8 +53,8 @@ def info(
     )
     console.print(f"tile      {shape.vision.image_size} pixels -> {shape.image_seq_len} tokens", markup=False)
     console.print(f"recipe    {bundle.recipe['name']}", markup=False)
-    for pattern, width in bundle.recipe["rules"]:
-        console.print(f"          {pattern}: {_width(width)}", markup=False)
+    for pattern, width in _rules(bundle.recipe["rules"]):
+        console.print(f"          {pattern}: {width}", markup=False)
     console.print(f"folder    {bundle.folder}", markup=False)
     for half, pick in (("vision", choice.vision), ("decoder", choice.decoder)) if choice else ():
         console.print(f"{half:<9} on {pick.engine}: {pick.why}", markup=False)
@@ -78,10 +80,20 @@ def _megabytes(bundle: Bundle, graph: str, target: Target) -> str:
     return f"{sum(bundle.files[graph + suffix].size for suffix in SUFFIXES[target]) / 1e6:.1f}"
 
 
+def _rules(rules: Iterable[tuple[str, dict[str, object]]]) -> Iterator[tuple[str, str]]:
+    """Patterns and what they mean; matrices that are named one by one are counted."""
+    described = [("*" in pattern, pattern, _width(width)) for pattern, width in rules]
+    named = Counter(width for is_pattern, _, width in described if not is_pattern)
+    yield from ((f"{count} matrices", width) for width, count in named.items())
+    yield from ((pattern, width) for is_pattern, pattern, width in described if is_pattern)
+
+
 def _width(width: dict[str, object]) -> str:
     if width["kind"] == "float32":
         return "float32"
     if width["kind"] == "rows":
         return "int8 weights with a scale per row, int8 activations with a scale per token"
+    if width["kind"] == "static":
+        return "int8 weights with a scale per row, int8 activations with a scale known in advance"
     zero_point = "symmetric" if width["symmetric"] else "with zero points"
     return f"int{width['bits']} weights in blocks of {width['block_size']}, {zero_point}"

@@ -12,10 +12,15 @@ from smolvlm_edge.errors import EngineError
 from smolvlm_edge.graphs import CLOSED, Floats
 from smolvlm_edge.graphs.memory import return_freed_memory
 
-PRECISION = "f32"
+EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 """Arithmetic between the operators, and of the cache; the plugin's own choice would be bf16 and a cache of 8 bits where
 the processor is fast at it. Quantised matrices are multiplied with activations of 8 bits in groups of 32, as in ONNX
 Runtime."""
+ROUNDED = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 128}
+"""For image features of quantised matrices, which are rounded anyway: activations of 8 bits in groups of 128, and ..."""
+BRAIN_FLOATS = {"INFERENCE_PRECISION_HINT": "bf16"}
+"""... attention and everything else in bf16, if the processor multiplies that: it adds half a percent to the error of
+image features and takes a third off their time."""
 
 
 def _import_silently() -> Any:
@@ -51,22 +56,24 @@ class OpenVinoEngine:
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": PRECISION,
-            "KV_CACHE_PRECISION": PRECISION,
+            **EXACT,
         }
+        has_bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self._rounded = ROUNDED | (BRAIN_FLOATS if has_bf16 else {})
 
     def graph(self, path: Path) -> "OpenVinoGraph":
         """Open a graph without state."""
-        return OpenVinoGraph(self._request(path))
+        return OpenVinoGraph(self._request(path, self._rounded))
 
     def decoder(self, path: Path) -> "OpenVinoDecoder":
         """Open the decoder graph."""
-        return OpenVinoDecoder(self._request(path))
+        return OpenVinoDecoder(self._request(path, {}))
 
-    def _request(self, path: Path) -> Any:
+    def _request(self, path: Path, if_quantised: dict[str, Any]) -> Any:
         try:
             model = self._core.read_model(path)
-            return self._core.compile_model(model, "CPU", self._properties).create_infer_request()
+            properties = self._properties | (if_quantised if _multiplies_quantised(model) else {})
+            return self._core.compile_model(model, "CPU", properties).create_infer_request()
         except Exception as error:
             raise EngineError(f"openvino {VERSION} refuses {path}: {_reason(error)}") from error
 
@@ -130,6 +137,12 @@ class OpenVinoDecoder:
         """Free the graph and the cache."""
         self._request, self._length = None, 0
         return_freed_memory()
+
+
+def _multiplies_quantised(model: Any) -> bool:
+    """Whether a matrix of the graph is made from codes before it is multiplied; in fp32 it is a constant itself."""
+    matrices = (node.input_value(1).get_node() for node in model.get_ops() if node.get_type_name() == "MatMul")
+    return any(matrix.get_type_name() in {"Multiply", "Reshape"} for matrix in matrices)
 
 
 def _infer(request: Any, inputs: Any) -> Floats:

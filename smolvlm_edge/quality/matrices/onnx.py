@@ -33,6 +33,8 @@ def _matrices(graph: ir.Graph) -> Iterator[Matrix]:
                 yield _plain(table)
             case "DynamicQuantizeMatMul", [_, codes, scales, *_]:
                 yield _int8_rows(codes, scales)
+            case "MatMulIntegerToFloat", [_, codes, _, scales, *_]:
+                yield _int8_rows(codes, scales)
             case "MatMulNBits", [_, *blocks]:
                 yield _blocks(node, *blocks[:3])
             case "GatherBlockQuantized", [codes, _, *scales]:
