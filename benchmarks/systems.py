@@ -12,7 +12,7 @@ from typing import Any
 
 from environments import ensure, python_of
 
-from smolvlm_edge.bundle import HALVES, Bundle, Target
+from smolvlm_edge.bundle import Bundle, Target, Targets
 
 PEERS = Path(__file__).parent / "peers"
 QUANTS = ("int4", "int8", "fp32")
@@ -20,7 +20,12 @@ GGUF = ("Q4_0", "Q8_0")
 MMPROJ = "mmproj-Q8_0"
 OPENVINO_OPTIONS = ("--task", "image-text-to-text", "--weight-format", "int4", "--group-size", "64")
 ENGINES: dict[Target, str] = {"onnx": "onnxruntime", "openvino": "openvino"}
-NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+NAMES: dict[str, Targets] = {
+    "ONNX Runtime": {"vision": "onnx", "decoder": "onnx"},
+    "OpenVINO": {"vision": "openvino", "decoder": "openvino"},
+    "vision on OpenVINO": {"vision": "openvino", "decoder": "onnx"},
+}
+"""The ways to run a bundle, as far as it holds graphs for them."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +68,9 @@ class Work:
 def systems(work: Work) -> Iterator[tuple[str, Callable[[], System]]]:
     """Names, and how to get each of them ready; that may take long, and fail."""
     for name, folder in _bundles(work).items():
-        for target in _targets(folder):
-            engine = ENGINES[target]
-            yield f"smol-edge {name}, {NAMES[engine]}", lambda f=folder, e=engine: _smol_edge(work, f, e)
+        for how, targets in NAMES.items():
+            if {*targets.values()} <= {*_targets(folder)}:
+                yield f"smol-edge {name}, {how}", lambda f=folder, t=targets: _smol_edge(work, f, t)
     for width in GGUF:
         yield f"llama.cpp {width}", lambda w=width: _llama_cpp(work, w)
     yield "optimum-intel int4", lambda: _optimum_intel(work)
@@ -95,10 +100,10 @@ def _exported(work: Work, bundle: Path) -> Path:
     return bundle
 
 
-def _smol_edge(work: Work, bundle: Path, engine: str) -> System:
+def _smol_edge(work: Work, bundle: Path, targets: Targets) -> System:
     _exported(work, bundle)
-    target = next(target for target, name in ENGINES.items() if name == engine)
-    files = tuple(bundle / name for name in Bundle.open(bundle).files_for(dict.fromkeys(HALVES, target)))
+    files = tuple(bundle / name for name in Bundle.open(bundle).files_for(targets))
+    engine = ",".join(f"{half}={ENGINES[target]}" for half, target in targets.items())
     return System((sys.executable, PEERS / "ask_smol_edge.py"), {"folder": str(bundle), "engine": engine}, files)
 
 

@@ -7,11 +7,6 @@ import numpy.typing as npt
 
 from smolvlm_edge.graphs import Decoder, Floats, Graph
 
-PREFILL_CHUNK = 128
-"""Positions prefilled at once. Attention weights of a chunk take heads × chunk × context × 4 bytes: 38 MB for
-8,192 positions of the 256M shape, where the whole prompt at once would take 2.4 GB."""
-
-
 Keys = npt.NDArray[np.int64]
 """What stands at every position of a prompt: token ids, and for image tokens the digest of their tile."""
 
@@ -19,8 +14,8 @@ Keys = npt.NDArray[np.int64]
 def prefill(decoder: Decoder, inputs_embeds: Floats, on_chunk: Callable[[], None] = lambda: None) -> Floats:
     """Fill the cache with a prompt [positions, hidden]; return the logits [vocab_size] of its last position."""
     decoder.reserve(decoder.length + len(inputs_embeds))
-    for start in range(0, len(inputs_embeds), PREFILL_CHUNK):
-        logits = decoder(inputs_embeds[start : start + PREFILL_CHUNK])
+    for start in range(0, len(inputs_embeds), decoder.chunk):
+        logits = decoder(inputs_embeds[start : start + decoder.chunk])
         on_chunk()
     return logits[-1]
 
@@ -46,7 +41,7 @@ class PromptCache:
         length = min(len(self._keys), len(keys) - 1)
         differ = np.flatnonzero(self._keys[:length] != keys[:length])
         alike = int(differ[0]) if len(differ) else length
-        kept = alike - alike % PREFILL_CHUNK
+        kept = alike - alike % self.decoder.chunk
         self._keys = keys[:kept]
         self.decoder.truncate(kept)
         return kept

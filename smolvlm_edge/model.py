@@ -259,6 +259,7 @@ class SmolVLM:
                     prompt_tokens=len(prompt.input_ids),
                     cached_tokens=kept,
                     generated_tokens=reply.tokens,
+                    finished=reply.finish_reason is not None,
                 )
                 yield Chunk(text, token, reply.finish_reason, timings, prompt.videos)
                 if reply.finish_reason:

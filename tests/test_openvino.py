@@ -75,6 +75,23 @@ def test_the_plugin_recognises_the_patterns(tiny_bundle) -> None:
     assert {type_ for kind, type_ in vision if kind == "FullyConnected"} == {"i8"}
 
 
+def test_bf16_is_for_what_is_rounded_anyway(tiny_bundle) -> None:
+    """Where the processor multiplies it; an fp32 bundle computes in float32 everywhere, and so does a token table."""
+    engine = OpenVinoEngine(threads=1)
+    rounded = "bf16" if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+    for quant, expected in (("fp32", "f32"), ("int8", rounded), ("int4", rounded)):
+        folder = tiny_bundle("tiny-idefics3", quant, "openvino")
+        found = {name: engine.graph(folder / f"{name}.xml") for name in ("vision_encoder", "connector", "embed_tokens")}
+        arithmetic = {name: precision(graph) for name, graph in found.items()}
+        assert arithmetic == {"vision_encoder": expected, "connector": expected, "embed_tokens": "f32"}
+        assert precision(engine.decoder(folder / "decoder.xml")) == expected
+
+
+def precision(graph: openvino.OpenVinoGraph | openvino.OpenVinoDecoder) -> str:
+    compiled = graph._request.get_compiled_model()
+    return compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+
+
 def test_a_model_closed_during_an_answer_says_so(bundle: Path) -> None:
     model = SmolVLM.load(bundle)
     stream = model.stream([], "Tell me a story.", max_tokens=4)

@@ -14,10 +14,10 @@ from pictures import CASES
 from rig import TOLERANCE, Golden, Rig, assert_close, read_golden
 from safetensors.numpy import load_file, save_file
 
-from smolvlm_edge.decoding import PREFILL_CHUNK, decode, prefill
+from smolvlm_edge.decoding import decode, prefill
 from smolvlm_edge.export import export_checkpoint
 from smolvlm_edge.graphs.engines import TARGETS, EngineName
-from smolvlm_edge.graphs.onnxruntime import CACHE_STEP
+from smolvlm_edge.graphs.onnxruntime import CACHE_STEP, OnnxDecoder
 from smolvlm_edge.quantize import RECIPES
 
 NAMES = ("tiny-idefics3", "tiny-smolvlm")
@@ -129,7 +129,7 @@ def test_logits_of_every_position(rig: OpenRig, name: str) -> None:
 def test_long_text_needs_chunks_and_a_larger_cache(name: str) -> None:
     """What the case long_text is for: its prompt and its answer cross both borders."""
     prompt = len(golden(name, "long_text")["input_ids"])
-    assert prompt > PREFILL_CHUNK
+    assert prompt > OnnxDecoder.chunk
     assert prompt < CACHE_STEP < prompt + NEW_TOKENS
 
 

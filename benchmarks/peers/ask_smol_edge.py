@@ -1,6 +1,6 @@
 """One answer by this project, and another one about the same pictures; see `protocol.py`.
 
-`model` is {"folder": a bundle, "engine": "onnxruntime" or "openvino"}.
+`model` is {"folder": a bundle, "engine": as `--engine` takes it}.
 """
 
 import time
@@ -22,10 +22,10 @@ SECOND = "Which colours do you see?"
 def main() -> None:
     """Load, answer, ask again, report."""
     asked = request()
+    folder, engine = asked["model"]["folder"], asked["model"]["engine"]
+    engines = sorted({half.rpartition("=")[2] for half in engine.split(",")})
     start = time.perf_counter()
-    with SmolVLM.load(
-        asked["model"]["folder"], engine=asked["model"]["engine"], threads=asked["threads"], memory="low"
-    ) as model:
+    with SmolVLM.load(folder, engine=engine, threads=asked["threads"], memory="low") as model:
         load_ms = (time.perf_counter() - start) * 1000
         # every peer goes on after the end of its turn
         model.bundle = replace(model.bundle, model=replace(model.bundle.model, eos_token_ids=frozenset()))
@@ -44,7 +44,7 @@ def main() -> None:
         prompt_tokens=timings.prompt_tokens,
         generated_tokens=timings.generated_tokens,
         text="".join(chunk.text for chunk in chunks),
-        versions={name: version(name) for name in ("smol-edge", asked["model"]["engine"])},
+        versions={name: version(name) for name in ("smol-edge", *engines)},
     ).print()
 
 

@@ -32,6 +32,10 @@ class Decoder(Protocol):
     """The decoder graph with its key/value cache, for one sequence."""
 
     @property
+    def chunk(self) -> int:
+        """Positions to append at once while a prompt is read."""
+
+    @property
     def length(self) -> int:
         """Positions in the cache."""
 
