@@ -1,6 +1,8 @@
 """What OpenVINO alone has to show; that it answers as the reference does is test_parity.py's business."""
 
+import os
 import platform
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -90,6 +92,37 @@ def test_bf16_is_for_what_is_rounded_anyway(tiny_bundle) -> None:
 def precision(graph: openvino.OpenVinoGraph | openvino.OpenVinoDecoder) -> str:
     compiled = graph._request.get_compiled_model()
     return compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+
+
+def test_what_was_compiled_for_a_model_by_name_is_kept(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside its bundle in smol-edge's own folder; whatever becomes of it there, the answer stays."""
+
+    def answer(folder: Path) -> tuple[int, ...]:
+        with SmolVLM.load(folder) as model:
+            return model.generate([], "Tell me a story.", max_tokens=8).token_ids
+
+    expected, home = answer(bundle), tmp_path / "home"
+    monkeypatch.setenv("SMOL_EDGE_HOME", str(home))
+    named = shutil.copytree(bundle, home / "bundles" / "named@0-fp32")
+    kept = named.with_name(f".{named.name}.openvino-{openvino.VERSION}")
+    outdated = named.with_name(f".{named.name}.openvino-2020.1.0")
+    outdated.mkdir()
+    assert answer(named) == expected
+    blobs = {blob: blob.stat().st_mtime_ns for blob in kept.iterdir()}
+    assert blobs
+    assert not outdated.exists()
+    assert answer(named) == expected
+    assert {blob: blob.stat().st_mtime_ns for blob in kept.iterdir()} == blobs, "the second time nothing is compiled"
+    for spoil in (lambda blob: blob.write_bytes(b"?" * 5000), lambda blob: os.truncate(blob, 700)):
+        for blob in kept.iterdir():
+            blob.chmod(0o600)
+            spoil(blob)
+        assert answer(named) == expected
+    monkeypatch.setenv("SMOL_EDGE_HOME", str(home.rename(tmp_path / "moved")))
+    assert answer(tmp_path / "moved" / "bundles" / named.name) == expected
+    assert sorted(path.name for path in bundle.parent.iterdir() if path.name.startswith(".")) == []
 
 
 def test_a_model_closed_during_an_answer_says_so(bundle: Path) -> None:

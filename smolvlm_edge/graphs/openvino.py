@@ -1,6 +1,9 @@
 """Graphs on OpenVINO; the only module that imports it."""
 
+import glob
 import importlib
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +14,7 @@ import numpy.typing as npt
 from smolvlm_edge.errors import EngineError
 from smolvlm_edge.graphs import CLOSED, Floats
 from smolvlm_edge.graphs.memory import return_freed_memory
+from smolvlm_edge.store.bundles import bundles_home
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 """Arithmetic between the operators, and of the cache; the plugin's own choice would be bf16 and a cache of 8 bits where
@@ -79,7 +83,8 @@ class OpenVinoEngine:
             if _multiplies_quantised(model):
                 has_brain_floats = self._has_bf16
                 properties = properties | if_quantised | (BRAIN_FLOATS if has_brain_floats else {})
-            return self._core.compile_model(model, "CPU", properties).create_infer_request(), has_brain_floats
+            compiled = self._core.compile_model(model, "CPU", properties | _kept_beside(path))
+            return compiled.create_infer_request(), has_brain_floats
         except Exception as error:
             raise EngineError(f"openvino {VERSION} refuses {path}: {_reason(error)}") from error
 
@@ -143,6 +148,18 @@ class OpenVinoDecoder:
         """Free the graph and the cache."""
         self._request, self._length = None, 0
         return_freed_memory()
+
+
+def _kept_beside(path: Path) -> dict[str, str]:
+    """Let the plugin keep what it compiles for the next time, which is then a second sooner: beside bundles in the
+    folder where smol-edge itself keeps models by name, and nowhere else. `smol-edge models rm` removes it with them."""
+    bundle = path.parent
+    if bundle.parent != bundles_home() or not os.access(bundle.parent, os.W_OK):
+        return {}
+    kept = bundle.with_name(f".{bundle.name}.openvino-{VERSION}")
+    for outdated in {*bundle.parent.glob(f".{glob.escape(bundle.name)}.openvino-*")} - {kept}:
+        shutil.rmtree(outdated, ignore_errors=True)
+    return {"CACHE_DIR": str(kept)}
 
 
 def _multiplies_quantised(model: Any) -> bool:
