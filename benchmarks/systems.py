@@ -15,7 +15,13 @@ from environments import ensure, python_of
 from smolvlm_edge.bundle import Bundle, Target, Targets
 
 PEERS = Path(__file__).parent / "peers"
-QUANTS = ("int4", "int8", "fp32")
+WIDTHS = {
+    "int4": ("--quant", "int4"),
+    "int4 static": ("--quant", "int4", "--vision", "int8-static"),
+    "int8": ("--quant", "int8"),
+    "fp32": ("--quant", "fp32"),
+}
+"""This project's bundles, and how they are exported."""
 GGUF = ("Q4_0", "Q8_0")
 MMPROJ = "mmproj-Q8_0"
 OPENVINO_OPTIONS = ("--task", "image-text-to-text", "--weight-format", "int4", "--group-size", "64")
@@ -53,12 +59,17 @@ class Work:
     folder: Path
     """The user's: environments, and one folder of converted files for each checkpoint."""
     bundles: dict[str, Path]
-    """This project's, by name; without any, the checkpoint is exported to all of QUANTS."""
+    """This project's, by name; without any, the checkpoint is exported to all of WIDTHS."""
 
     @property
     def models(self) -> Path:
         """Converted files of this checkpoint, in the state in which it is now."""
         return self.folder / "models" / f"{self.checkpoint.name}-{_state(self.checkpoint)}"
+
+    @property
+    def home(self) -> Path:
+        """Where this project keeps models by name, and what an engine compiled for them."""
+        return self.models / "smol-edge"
 
     def environment(self, name: str) -> Path:
         """An environment, built if need be."""
@@ -80,7 +91,7 @@ def systems(work: Work) -> Iterator[tuple[str, Callable[[], System]]]:
 
 
 def _bundles(work: Work) -> dict[str, Path]:
-    return work.bundles or {quant: work.models / "smol-edge" / quant for quant in QUANTS}
+    return work.bundles or {name: work.home / "bundles" / name for name in WIDTHS}
 
 
 def _targets(bundle: Path) -> Sequence[Target]:
@@ -95,7 +106,7 @@ def _exported(work: Work, bundle: Path) -> Path:
     if not bundle.exists():
         bundle.parent.mkdir(parents=True, exist_ok=True)
         target = "both" if len(_targets(bundle)) > 1 else "onnx"
-        command = ["export", work.checkpoint, "--quant", bundle.name, "--target", target, "--out", bundle]
+        command = ["export", work.checkpoint, *WIDTHS[bundle.name], "--target", target, "--out", bundle]
         _run(sys.executable, "-m", "smolvlm_edge.cli", *command)
     return bundle
 
@@ -104,7 +115,8 @@ def _smol_edge(work: Work, bundle: Path, targets: Targets) -> System:
     _exported(work, bundle)
     files = tuple(bundle / name for name in Bundle.open(bundle).files_for(targets))
     engine = ",".join(f"{half}={ENGINES[target]}" for half, target in targets.items())
-    return System((sys.executable, PEERS / "ask_smol_edge.py"), {"folder": str(bundle), "engine": engine}, files)
+    model = {"folder": str(bundle), "engine": engine, "home": str(work.home)}
+    return System((sys.executable, PEERS / "ask_smol_edge.py"), model, files)
 
 
 def _llama_cpp(work: Work, width: str) -> System:

@@ -1,8 +1,9 @@
 """One answer by this project, and another one about the same pictures; see `protocol.py`.
 
-`model` is {"folder": a bundle, "engine": as `--engine` takes it}.
+`model` is {"folder": a bundle, "engine": as `--engine` takes it, "home": what SMOL_EDGE_HOME is to be}.
 """
 
+import os
 import time
 from dataclasses import replace
 from importlib.metadata import version
@@ -23,6 +24,7 @@ def main() -> None:
     """Load, answer, ask again, report."""
     asked = request()
     folder, engine = asked["model"]["folder"], asked["model"]["engine"]
+    os.environ["SMOL_EDGE_HOME"] = asked["model"]["home"]
     engines = sorted({half.rpartition("=")[2] for half in engine.split(",")})
     start = time.perf_counter()
     with SmolVLM.load(folder, engine=engine, threads=asked["threads"], memory="low") as model:
