@@ -18,7 +18,7 @@ from PIL import Image
 from schemas import judge
 from test_memory import resident_bytes
 
-from smolvlm_edge import Chunk, ImageError, RequestError, SmolVLM, StoppedError, Timings
+from smolvlm_edge import Chunk, ImageError, IncompleteError, RequestError, SmolVLM, StoppedError, Timings
 from smolvlm_edge.background import AHEAD, stream_in_thread
 from smolvlm_edge.stopping import Stop
 
@@ -293,6 +293,44 @@ def test_a_cancelled_task_frees_the_model(model: SmolVLM) -> None:
 
     assert asyncio.run(ask()) == 0
     assert model.generate([], STORY, max_tokens=2).timings.generated_tokens == 2
+
+
+def test_astream_keeps_to_a_schema_and_may_be_cancelled_in_the_middle_of_it(model: SmolVLM) -> None:
+    wish: dict = {"schema": PERSON, "max_tokens": 40, "on_limit": "complete"}
+    expected = model.generate([], STORY, **wish)
+
+    async def ask() -> tuple[str, str]:
+        begun = list[str]()
+
+        async def read() -> None:
+            async for chunk in model.astream([], STORY, **wish):
+                begun.append(chunk.text)
+                if len(begun) == 5:
+                    task.cancel()
+
+        task = asyncio.create_task(read())
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return "".join(begun), "".join([chunk.text async for chunk in model.astream([], STORY, **wish)])
+
+    begun, whole = asyncio.run(ask())
+    judge(whole, PERSON)
+    assert whole == expected.text
+    assert whole.startswith(begun)
+    assert 0 < len(begun) < len(whole)
+
+    cancel = threading.Event()
+
+    async def ended() -> None:
+        async for chunk in model.astream([], STORY, cancel=cancel, **wish):
+            if chunk.text:
+                cancel.set()
+
+    with pytest.raises(StoppedError, match="cancelled"):
+        asyncio.run(ended())
+    with pytest.raises(IncompleteError):
+        asyncio.run(collect(model.astream([], STORY, schema=PERSON, max_tokens=4)))
+    assert model.generate([], STORY, **wish).token_ids == expected.token_ids
 
 
 def test_a_reader_that_leaves_frees_the_model(model: SmolVLM) -> None:
