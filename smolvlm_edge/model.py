@@ -81,7 +81,7 @@ class SmolVLM:
             offline: Open no connection.
             engine: `auto`, which goes by the bundle and the machine; `onnxruntime`; `openvino`, which needs the
                 [openvino] extra and a bundle with graphs for it; or one for each half, as in
-                `vision=openvino,decoder=onnxruntime`. `graphs.engines` says more, and `choice` what it came to.
+                `vision=openvino,decoder=onnxruntime`. `graphs.choice` says more, and `choice` what it came to.
             threads: Threads of the engine; by default as many as the processors this process may use.
             memory: `balanced` keeps every graph open once it was used. `low` closes the vision encoder before
                 the decoder opens, and the other way round, and keeps the features of no picture but the last
