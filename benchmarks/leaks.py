@@ -5,6 +5,10 @@
 
 Answers are short and of every kind: about pictures and about none, streams that are closed, cancelled ones, pictures
 that cannot be read. Exits with 1 if the last tenth of a series lies above the second one by more than the bound.
+
+Every load that answers leaves about 2.8 KB of malloc's memory in use, 1-2 MB in a thousand, while Python's blocks and
+objects stay as many: it is the tokenizers library (0.23.3), of which `Tokenizer.from_file(...).encode(...)` alone,
+again and again, leaves as much; graphs that are opened, run and closed leave less than a tenth of that.
 """
 
 import argparse

@@ -13,17 +13,18 @@ from pathlib import Path
 from smolvlm_edge import SmolVLM
 
 PLACES = ["at the top left", "in the middle", "at the bottom right"]
-SCHEMA = {"type": "object", "properties": {"The blue star is": {"enum": PLACES}}, "required": ["The blue star is"]}
-pictures = Path(__file__).parent
+SCHEMA = {
+    "type": "object",
+    "properties": {"The blue star is": {"enum": PLACES}},  # named in words that the demonstration model would use
+    "required": ["The blue star is"],
+    "additionalProperties": False,
+}
+shapes, chart = Path(__file__).with_name("shapes.png"), Path(__file__).with_name("chart.png")
 
 with SmolVLM.load() as model:
-    answer = model.generate(
-        pictures / "shapes.png", "Where is the blue star?", schema=SCHEMA | {"additionalProperties": False}
-    )
-    print(json.loads(str(answer))["The blue star is"])
-    print(int(str(model.generate(pictures / "chart.png", "What is the value of the purple bar?", regex="[0-9]+"))))
-    print(
-        model.generate(
-            pictures / "shapes.png", "What colour is the star?", choices=["The star is red.", "The star is blue."]
-        )
-    )
+    answer = model.generate(shapes, "Where is the blue star?", schema=SCHEMA)
+    print(json.loads(answer.text)["The blue star is"])
+    answer = model.generate(chart, "What is the value of the purple bar?", regex="[0-9]+")
+    print(int(answer.text))
+    choices = ["The star is red.", "The star is blue."]
+    print(model.generate(shapes, "What color is the star?", choices=choices))

@@ -1,20 +1,13 @@
-"""The steps of an export, in order: check, build, copy, describe, move into place.
-
-Everything is written to a hidden folder beside the output, which takes the output's name only when it is
-complete: whatever stops an export, no half-written bundle is left behind.
-"""
+"""The steps of an export, in order: check, build, copy, describe, move into place."""
 
 import logging
 import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
-from uuid import uuid4
 
 from smolvlm_edge.bundle import MANIFEST, TOKENIZER_FILES, AdapterEntry, Bundle, Target, sha256, write_manifest
 from smolvlm_edge.config import ImageConfig, ModelConfig, read_json
@@ -24,6 +17,7 @@ from smolvlm_edge.export.building import Progress, build_graphs
 from smolvlm_edge.export.calibration import DecoderLayers, Sample, SampleMaker, bundled_samples, enough, folder_samples
 from smolvlm_edge.export.checkpoint import HEAD, TOKEN_TABLE, Checkpoint
 from smolvlm_edge.export.fidelity import measure_lost
+from smolvlm_edge.export.output import staged
 from smolvlm_edge.export.targets import NewBuilder
 from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder
 from smolvlm_edge.formats import ADAPTER_WEIGHTS, check_format
@@ -93,7 +87,7 @@ def export_checkpoint(
     if adapter is not None:
         model = Adapter.open(adapter).merge_into(weights, model)
     try:
-        with _staged(place, force=force) as folder:
+        with staged(place, force=force) as folder:
             _copy_tokenizer_files(checkpoint, adapter, folder, model)
             builders = [_new_builder(target) for target in targets]
             samples = _samples(folder, model, calibration) if recipe.rules else []
@@ -253,34 +247,3 @@ def _source(checkpoint: Path) -> tuple[str, str | None]:
             return repository.removeprefix("models--").replace("--", "/", 1), revision
         case _:
             return checkpoint.resolve().name, None
-
-
-@contextmanager
-def _staged(out: Path, *, force: bool) -> Iterator[Path]:
-    """A hidden folder beside `out` that becomes `out` on success and vanishes on any failure."""
-    made = [parent for parent in out.parents if not os.path.lexists(parent)]  # the innermost first
-    folder = out.parent / f".{out.name}.{uuid4().hex[:8]}.partial"
-    try:
-        folder.mkdir(parents=True)
-        yield folder
-        _move_into_place(folder, out, force=force)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        for parent in made:
-            with suppress(OSError):
-                parent.rmdir()
-        raise
-
-
-def _move_into_place(folder: Path, out: Path, *, force: bool) -> None:
-    if not (force and out.exists()):
-        folder.rename(out)  # fails if somebody has put something there in the meantime
-        return
-    replaced = folder.with_suffix(".replaced")
-    try:
-        out.rename(replaced)
-        folder.rename(out)
-    finally:
-        if not out.exists():
-            replaced.rename(out)
-        shutil.rmtree(replaced, ignore_errors=True)

@@ -14,7 +14,6 @@ Importing this opens no engine; loading a model does, and opens no connection.
 """
 
 from smolvlm_edge.answer import Answer, Chunk, GenerateOptions
-from smolvlm_edge.batch import Request
 from smolvlm_edge.chat import Chat
 from smolvlm_edge.errors import (
     DownloadError,
@@ -31,6 +30,7 @@ from smolvlm_edge.errors import (
     VideoError,
 )
 from smolvlm_edge.model import SmolVLM
+from smolvlm_edge.request import Request
 from smolvlm_edge.timings import Timings
 from smolvlm_edge.video import Timeline, Video
 

@@ -1,26 +1,19 @@
 """Many requests, one after the other; while the model works, the pictures of the next one are read."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from smolvlm_edge.answer import Answer, GenerateOptions
 from smolvlm_edge.chat import Respond
 from smolvlm_edge.errors import SmolEdgeError, StoppedError
-from smolvlm_edge.messages import Conversation, RawMessage, Source
+from smolvlm_edge.messages import Conversation
+from smolvlm_edge.request import Request
 from smolvlm_edge.stopping import Stop
 from smolvlm_edge.video import Picture
 
 AHEAD = 1
 """Requests whose pictures are in memory before it is their turn."""
-
-
-class Request(GenerateOptions, total=False):
-    """One of many: the keywords of `SmolVLM.generate`."""
-
-    images: Source | Sequence[Source]
-    prompt: str
-    messages: Sequence[RawMessage]
 
 
 Prepared = tuple[Conversation, list[Picture], GenerateOptions]

@@ -2,37 +2,35 @@
 
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self, Unpack, get_args
-
-import numpy as np
-import numpy.typing as npt
+from typing import Self, Unpack, get_args
 
 from smolvlm_edge.answer import Answer, Chunk, GenerateOptions, check_options
-from smolvlm_edge.batch import Prepared, Request, answer_many
+from smolvlm_edge.batch import Prepared, answer_many
 from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.chat import Chat
 from smolvlm_edge.config import ImageConfig, VideoConfig
 from smolvlm_edge.constraints import Constraint, Guide, Vocabulary
-from smolvlm_edge.decoding import Keys, decode
-from smolvlm_edge.errors import EngineError, IntegrityError, RequestError, SmolEdgeError
-from smolvlm_edge.graphs import Floats, Graph, available_cores
+from smolvlm_edge.decoding import decode
+from smolvlm_edge.errors import EngineError, RequestError, SmolEdgeError
+from smolvlm_edge.graphs import available_cores
 from smolvlm_edge.graphs.choice import Choice, choose_engines, wanted_targets
 from smolvlm_edge.graphs.engines import AUTO, Engines, open_engines
-from smolvlm_edge.images import Tiles, check_image, cut, open_image
-from smolvlm_edge.messages import Conversation, RawMessage, Source, ask, check_last_turn, read_messages
-from smolvlm_edge.network import Features, Memory, Network, encode, missing_tiles
+from smolvlm_edge.images import cut, open_image
+from smolvlm_edge.messages import Conversation, RawMessage, Source
+from smolvlm_edge.model_input import ModelInput
+from smolvlm_edge.network import Memory, Network, encode, missing_tiles
 from smolvlm_edge.prompt import PromptEncoder
 from smolvlm_edge.queueing import Busy, Queue
 from smolvlm_edge.reply import Reply
+from smolvlm_edge.request import Request, read_request
 from smolvlm_edge.sampling import Sampler
 from smolvlm_edge.stopping import Stop
 from smolvlm_edge.store.bundles import DEFAULT_QUANT, locate
 from smolvlm_edge.timings import Clock
-from smolvlm_edge.video import Clip, Picture, Timeline, Video, read_clip
+from smolvlm_edge.video import Picture, Video, read_clip
 
 MAX_THREADS = 1024
 
@@ -54,7 +52,6 @@ class SmolVLM:
         self._queue = Queue(busy)
         self.choice: Choice | None = None
         """The engines that `load` took, and why."""
-        self._vocabulary: Vocabulary | None = None
         self._load_ms = 0.0
         self._process = os.getpid()
 
@@ -81,7 +78,7 @@ class SmolVLM:
             offline: Open no connection.
             engine: `auto`, which goes by the bundle and the machine; `onnxruntime`; `openvino`, which needs the
                 [openvino] extra and a bundle with graphs for it; or one for each half, as in
-                `vision=openvino,decoder=onnxruntime`. `graphs.engines` says more, and `choice` what it came to.
+                `vision=openvino,decoder=onnxruntime`. `graphs.choice` says more, and `choice` what it came to.
             threads: Threads of the engine; by default as many as the processors this process may use.
             memory: `balanced` keeps every graph open once it was used. `low` closes the vision encoder before
                 the decoder opens, and the other way round, and keeps the features of no picture but the last
@@ -229,32 +226,32 @@ class SmolVLM:
                 for source in conversation.sources[len(pictures) :]:
                     pictures.append(self._read(source, options))
                     stop.check()
-                prompt = self._prompt(conversation, pictures)
+                prompt = ModelInput.of(conversation, pictures, self.prompt_encoder, self.bundle.model)
                 max_tokens = min(max_tokens, self._room(len(prompt.input_ids)))
             sampler = Sampler(sampling, prompt.input_ids)
             guide = self._guide(constraint, sampler, max_tokens, options, clock) if constraint else None
 
             network = self._network
-            features = network.recall(prompt.tiles)
-            if missing := missing_tiles(prompt.tiles, features):
+            features = network.recall(prompt.pictures)
+            if missing := missing_tiles(prompt.pictures, features):
                 with clock.measure("load_ms"):
                     vision_encoder, connector = network.open_vision()
                 with clock.measure("vision_ms"):
-                    encode(vision_encoder, connector, missing, features, _watched("on_tile", options, stop))
+                    encode(vision_encoder, connector, missing, features, stop.after(options.get("on_tile")))
 
             with clock.measure("load_ms"):
                 embed_tokens, cache = network.open_text()
             with clock.measure("prefill_ms"):
                 kept = cache.keep(prompt.keys)
-                inputs_embeds = self._embed(prompt, kept, embed_tokens, features)
-                logits = cache.fill(prompt.keys, inputs_embeds, _watched("on_prefill", options, stop))
+                inputs_embeds = prompt.embed(kept, embed_tokens, features)
+                logits = cache.fill(prompt.keys, inputs_embeds, stop.after(options.get("on_prefill")))
 
             eos_token_ids, texts = self.bundle.model.eos_token_ids, options.get("stop", ())
             reply = Reply(self.prompt_encoder, eos_token_ids, max_tokens, texts, constraint, guide)
             for token in decode(cache.decoder, embed_tokens, logits, guide or sampler, eos_token_ids, max_tokens):
                 text = reply.push(token)
                 timings = clock.timings(
-                    tiles=sum(map(len, prompt.tiles)),
+                    tiles=sum(map(len, prompt.pictures)),
                     encoded_tiles=len(missing),
                     prompt_tokens=len(prompt.input_ids),
                     cached_tokens=kept,
@@ -286,7 +283,7 @@ class SmolVLM:
         stop: Stop,
     ) -> Generator[Chunk, None, None]:
         """The stream; what is wrong with the request is said before it begins."""
-        return self.respond(_conversation(images, prompt, messages, options), [], options, stop)
+        return self.respond(read_request(images, prompt, messages, options), [], options, stop)
 
     def _prepare(
         self,
@@ -296,7 +293,7 @@ class SmolVLM:
         **options: Unpack[GenerateOptions],
     ) -> Prepared:
         """A request of `generate_many`, with its pictures read."""
-        conversation = _conversation(images, prompt, messages, options)
+        conversation = read_request(images, prompt, messages, options)
         return conversation, [self._read(source, options) for source in conversation.sources], options
 
     def _read(self, source: Source, options: GenerateOptions) -> Picture:
@@ -305,38 +302,18 @@ class SmolVLM:
         detail, longest_edge = options.get("detail", "high"), options.get("longest_edge")
         return cut(open_image(source), self.image_config, detail=detail, longest_edge=longest_edge)
 
-    def _prompt(self, conversation: Conversation, pictures: Sequence[Picture]) -> "_Prompt":
-        config = self.bundle.model
-        videos = tuple(item.timeline for item in pictures if isinstance(item, Clip))
-        grids = [(item.rows, item.columns) for item in pictures if isinstance(item, Tiles)]
-        input_ids = self.prompt_encoder.encode(conversation.turns, grids, videos)
-        tiles = [each for item in pictures for each in (item.frames if isinstance(item, Clip) else (item,))]
-        digests = [digest for picture in tiles for digest in picture.digests]
-        places = input_ids == config.image_token_id
-        if places.sum() != len(digests) * config.image_seq_len:
-            raise IntegrityError(
-                "the tokenizer does not keep image tokens apart: tokenizer.json does not fit this model"
-            )
-        keys = input_ids.copy()
-        keys[places] = np.repeat(np.array(digests, np.int64), config.image_seq_len)
-        return _Prompt(input_ids, keys, digests, tiles, videos)
-
     def _guide(
-        self,
-        constraint: Constraint,
-        sampler: Sampler,
-        max_tokens: int,
-        options: GenerateOptions,
-        clock: Clock,
+        self, constraint: Constraint, sampler: Sampler, max_tokens: int, options: GenerateOptions, clock: Clock
     ) -> Guide:
-        if self._vocabulary is None:
-            encoder, config = self.prompt_encoder, self.bundle.model
-            with clock.measure("load_ms"):
-                self._vocabulary = Vocabulary(
-                    encoder.tokenizer, config.text.vocab_size, config.eos_token_ids, encoder.answer_prefix()
-                )
+        with clock.measure("load_ms"):
+            vocabulary = self._vocabulary
         on_limit, measure = options.get("on_limit", "error"), partial(clock.measure, "constraint_ms")
-        return Guide(constraint, self._vocabulary, sampler, max_tokens, on_limit, measure)
+        return Guide(constraint, vocabulary, sampler, max_tokens, on_limit, measure)
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        encoder, config = self.prompt_encoder, self.bundle.model
+        return Vocabulary(encoder.tokenizer, config.text.vocab_size, config.eos_token_ids, encoder.answer_prefix())
 
     def _room(self, prompt_tokens: int) -> int:
         """Tokens that the context has left for the answer."""
@@ -347,65 +324,6 @@ class SmolVLM:
                 "use fewer pictures or --frames, a smaller --longest-edge, --detail auto or low, or a shorter text"
             )
         return context - prompt_tokens
-
-    def _embed(self, prompt: "_Prompt", kept: int, embed_tokens: Graph, features: Features) -> Floats:
-        """Embeddings [positions - kept, hidden]: of tokens, and features in the places of image tokens."""
-        inputs_embeds = embed_tokens(prompt.input_ids[None, kept:])[0]
-        places = prompt.input_ids[kept:] == self.bundle.model.image_token_id
-        if count := int(places.sum()):
-            inputs_embeds[places] = np.concatenate([features[digest] for digest in prompt.digests])[-count:]
-        return inputs_embeds
-
-
-@dataclass(frozen=True, slots=True)
-class _Prompt:
-    """What the model is to read."""
-
-    input_ids: npt.NDArray[np.int64]
-    keys: Keys
-    digests: Sequence[int]
-    """Of every tile, in order."""
-    tiles: Sequence[Tiles]
-    videos: tuple[Timeline, ...]
-
-
-def check_request(images: Sequence[Source], prompt: str, options: GenerateOptions) -> None:
-    """Refuse what every model would refuse; for who is about to fetch one.
-
-    Raises:
-        RequestError: The prompt is empty, or an option makes no sense.
-        ImageError: A picture or video is missing, or a picture is none.
-    """
-    for source in _conversation(images, prompt, None, options).sources:
-        if not isinstance(source, Video):
-            check_image(source)
-
-
-def _conversation(
-    images: Source | Sequence[Source],
-    prompt: str,
-    messages: Sequence[RawMessage] | None,
-    options: Mapping[str, Any],
-) -> Conversation:
-    check_options(options)
-    if messages is None:
-        return read_messages([ask(images, prompt)])
-    if prompt or not (isinstance(images, list | tuple) and not images):
-        raise RequestError("pass messages, or pictures with a prompt, not both")
-    conversation = read_messages(messages)
-    check_last_turn(conversation)
-    return conversation
-
-
-def _watched(name: str, options: Mapping[str, Any], stop: Stop) -> Callable[[int, int], None]:
-    """The user's callback, if there is one, and then the question whether to go on."""
-
-    def progress(done: int, total: int) -> None:
-        if callback := options.get(name):
-            callback(done, total)
-        stop.check()
-
-    return progress
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

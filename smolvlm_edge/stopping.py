@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from smolvlm_edge.errors import RequestError, StoppedError
@@ -43,3 +44,13 @@ class Stop:
             raise StoppedError("the answer was cancelled")
         if time.monotonic() > self._deadline:
             raise StoppedError(f"the answer was not complete after {self._timeout:g} s")
+
+    def after(self, callback: Callable[[int, int], None] | None) -> Callable[[int, int], None]:
+        """A callback for progress: the user's, if there is one, and then the question whether to go on."""
+
+        def progress(done: int, total: int) -> None:
+            if callback:
+                callback(done, total)
+            self.check()
+
+        return progress

@@ -26,6 +26,11 @@ def resident(path: Path) -> int:
     return found
 
 
+def resident_bytes() -> int:
+    """What this process has in memory now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+
 @linux
 def test_pages_of_a_file_go_and_come_back(tmp_path: Path) -> None:
     content, other = np.random.default_rng(0).bytes(SIZE), np.random.default_rng(1).bytes(SIZE)
@@ -77,19 +82,16 @@ def test_a_cache_that_grows_keeps_what_it_holds(decoder: Decoder, tiny_bundle) -
 
 @linux
 def test_room_that_is_not_used_takes_no_memory_and_goes_when_the_decoder_closes(decoder: Decoder) -> None:
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
-
     decoder.reserve(256)
-    before = resident()
+    before = resident_bytes()
     decoder.reserve(1 << 20)
     room = sum(cache.nbytes for cache in decoder._caches.values())
     assert room > 64 << 20
-    assert resident() - before < room / 8
+    assert resident_bytes() - before < room / 8
     for cache in decoder._caches.values():
         cache[:] = 1
-    filled = resident()
+    filled = resident_bytes()
     assert filled - before > room * 0.9
     del cache
     decoder.close()
-    assert filled - resident() > room * 0.9
+    assert filled - resident_bytes() > room * 0.9

@@ -10,6 +10,7 @@ those of transformers also about pictures.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -66,6 +67,7 @@ def test_only_such_a_folder_is_replaced(layout: Path, tiny_checkpoints: dict[str
     before = (ours / FILES[-1]).stat().st_size
     assert smol_edge(*command, ours, "--force").returncode == 0
     assert (ours / FILES[-1]).stat().st_size < before
+    assert contents(ours).keys() == contents(layout).keys(), "and nothing of the bundle it is made of"
     assert {path.name for path in tmp_path.iterdir()} == {"ours", "theirs"}
     assert (theirs / "notes.txt").read_text() == "mine"
 
@@ -79,15 +81,25 @@ def test_what_does_not_go_with_the_layout(tiny_checkpoints: dict[str, Path], tmp
     assert not out.exists()
 
 
-def test_a_failure_leaves_nothing_behind(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_a_failure_leaves_what_was_there(layout: Path, tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """Nothing, or the folder that was to be replaced."""
     patch = """
 import smolvlm_edge.export.layouts.optimum as layout
 def full(*_): raise OSError(28, "No space left on device")
 layout.shutil.copyfile = full
 """
-    export = ("export", tiny_checkpoints["tiny-idefics3"], "--layout", "optimum", "--out", tmp_path / "out")
+    home, out = tmp_path / "home", tmp_path / "home" / "out"
+    export = ("export", tiny_checkpoints[layout.name], "--layout", "optimum", "--out", out)
     assert_fails(smol_edge(*export, patch=patch), 1, "No space left", "nothing was left behind")
     assert list(tmp_path.iterdir()) == []
+    shutil.copytree(layout, out)
+    assert_fails(smol_edge(*export, "--force", patch=patch), 1, "No space left", "nothing was left behind")
+    assert [path.name for path in home.iterdir()] == ["out"]
+    assert contents(out) == contents(layout)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def ask(folder: Path, lines: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:

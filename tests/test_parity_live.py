@@ -1,7 +1,7 @@
-"""A checkpoint of full size against transformers, run side by side: greedy text, token by token.
+"""A checkpoint of full size: against transformers, token by token, and in a conversation that makes sense.
 
-Set SMOL_EDGE_STAND_IN to a checkpoint folder of the 256M shape. Text only, because a stand-in may have a trained
-decoder and an untrained vision tower.
+Set SMOL_EDGE_STAND_IN to a checkpoint folder of the 256M shape (`make stand-in`). Text only, because a stand-in may
+have a trained decoder and an untrained vision tower.
 """
 
 import os
@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from smolvlm_edge import SmolVLM
+from smolvlm_edge.decoding import PREFILL_CHUNK
 from smolvlm_edge.export import export_checkpoint
 from smolvlm_edge.quantize import RECIPES
 
@@ -25,13 +26,21 @@ pytestmark = [
 CAPITAL = "What is the capital of France?"
 PROMPTS = (CAPITAL, "Write one sentence about the sea.", "Count from 1 to 10 and say which of them are even.")
 NEW_TOKENS = 64
+SYSTEM = (
+    "You are the guide of a small travel agency. You know the countries of Europe, their capitals, their rivers and "
+    "their mountains, and you help people who plan a journey to decide where to go, when to go and what to see there. "
+    "You are polite and patient. You never make up opening hours, prices or telephone numbers: if you do not know "
+    "something, you say so. You do not talk about politics, and you do not sell anything. Many of the people who ask "
+    "you are travelling for the first time, so you use plain words and explain what they may not know. "
+    "Answer every question in one short sentence."
+)
 
 
 @pytest.fixture(scope="module")
 def checkpoint() -> Path:
     folder = os.environ.get("SMOL_EDGE_STAND_IN")
     if not folder:
-        pytest.skip("SMOL_EDGE_STAND_IN names no checkpoint folder")
+        pytest.skip("SMOL_EDGE_STAND_IN names no checkpoint folder: make stand-in")
     return Path(folder)
 
 
@@ -87,3 +96,19 @@ def test_greedy_text(
 @pytest.mark.parametrize("quant", ["fp32", "int8"])
 def test_the_capital_of_france(load: Callable[[str], SmolVLM], quant: str) -> None:
     assert "Paris" in load(quant).generate([], CAPITAL, max_tokens=NEW_TOKENS).text
+
+
+@pytest.mark.parametrize("quant", ["fp32", "int8", "int4"])
+def test_a_conversation(load: Callable[[str], SmolVLM], quant: str) -> None:
+    """Three turns that know their answers, each as a model answers it that has seen nothing of the turns before."""
+    model = load(quant)
+    model.close()  # whatever it was asked before is forgotten
+    chat, fresh = model.chat(SYSTEM, max_tokens=16), SmolVLM.load(model.bundle.folder)
+    for country, capital in (("France", "Paris"), ("Italy", "Rome"), ("Spain", "Madrid")):
+        question = f"What is the capital of {country}?"
+        messages = [*chat.messages, {"role": "user", "content": question}]
+        answer = chat.ask(question)
+        assert capital in answer.text.splitlines()[0]  # a small model goes on with questions of its own
+        assert answer.timings.cached_tokens == (0 if country == "France" else PREFILL_CHUNK)
+        assert answer.token_ids == fresh.generate(messages=messages, max_tokens=16).token_ids
+        fresh.close()

@@ -18,8 +18,8 @@ from PIL import Image, ImageOps, ImageTk
 from smolvlm_edge import SmolEdgeError, SmolVLM, StoppedError
 
 PREVIEW = 384  # pixels
+HINT = "Open a picture, or name one on the command line. Return asks another question about it."
 INK, PAPER, WHITE, DIM, BLUE, RED = "#1f2430", "#f3f2ee", "#ffffff", "#767b87", "#2f6fdb", "#b3352b"
-
 
 Question = tuple[threading.Event, Path, str]
 
@@ -109,7 +109,7 @@ class Window:
         right.pack(side="left", fill="both", expand=True, padx=(16, 0))
         middle.pack(fill="both", expand=True)
 
-        self._status = ttk.Label(root, style="Dim.TLabel", text="Open a picture, or name one on the command line.")
+        self._status = ttk.Label(root, style="Dim.TLabel", text=HINT)
         self._status.pack(anchor="w", pady=(12, 0))
         self._show: dict[str, Callable[[object], None]] = {
             "preview": self._show_picture,

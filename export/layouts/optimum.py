@@ -20,6 +20,7 @@ import numpy as np
 from smolvlm_edge.bundle import TOKENIZER_FILES, Bundle
 from smolvlm_edge.errors import ExportError, RequestError
 from smolvlm_edge.export.building import Progress
+from smolvlm_edge.export.output import staged
 from smolvlm_edge.export.pipeline import check_targets, export_checkpoint
 from smolvlm_edge.quantize import RECIPES, Recipe
 
@@ -51,12 +52,10 @@ def export_for_optimum(
     place = out.resolve()
     check_optimum_output(place, force=force)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.", suffix=".partial") as temporary:
-            made = Path(temporary) / "bundle"
-            export_checkpoint(
+        with staged(place, force=force) as folder, TemporaryDirectory(dir=folder) as scratch:
+            bundle = export_checkpoint(
                 checkpoint,
-                made,
+                Path(scratch) / "bundle",
                 recipe,
                 targets=["openvino"],
                 adapter=adapter,
@@ -64,10 +63,7 @@ def export_for_optimum(
                 target_bytes=target_bytes,
                 progress=progress,
             )
-            folder = Path(temporary) / "optimum"
-            folder.mkdir()
-            arrange(Bundle.open(made), folder)
-            _move_into_place(folder, place, Path(temporary) / "replaced")
+            arrange(Bundle.open(bundle), folder)
     except OSError as error:
         raise ExportError(f"cannot write {out}: {error.strerror or error} (nothing was left behind)") from error
     return out
@@ -86,16 +82,6 @@ def check_optimum_output(out: Path, *, force: bool) -> None:
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if not {*FILES} <= names <= {*FILES, *TOKENIZER_FILES}:
         raise RequestError(f"{out} is no folder of this layout, so --force does not replace it: choose another --out")
-
-
-def _move_into_place(folder: Path, place: Path, replaced: Path) -> None:
-    if place.exists():
-        place.rename(replaced)
-    try:
-        folder.rename(place)
-    finally:
-        if replaced.exists() and not place.exists():
-            replaced.rename(place)
 
 
 def arrange(bundle: Bundle, folder: Path) -> None:

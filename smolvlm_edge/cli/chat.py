@@ -21,7 +21,8 @@ from smolvlm_edge.cli.options import (
 from smolvlm_edge.cli.session import Session
 from smolvlm_edge.graphs.engines import AUTO
 from smolvlm_edge.messages import Source
-from smolvlm_edge.model import SmolVLM, check_request
+from smolvlm_edge.model import SmolVLM
+from smolvlm_edge.request import check_request
 
 
 def chat(

@@ -13,7 +13,6 @@ import typer
 from rich.progress import Progress
 
 from smolvlm_edge.answer import DEFAULT_MAX_TOKENS, Answer, GenerateOptions
-from smolvlm_edge.batch import Request
 from smolvlm_edge.bundle import MANIFEST, Bundle, sha256
 from smolvlm_edge.cli.options import (
     DEMO_NOTE,
@@ -32,8 +31,9 @@ from smolvlm_edge.cli.pictures import find_pictures
 from smolvlm_edge.errors import PartialError
 from smolvlm_edge.graphs.choice import choose_engines
 from smolvlm_edge.graphs.engines import AUTO
-from smolvlm_edge.model import SmolVLM, check_request
+from smolvlm_edge.model import SmolVLM
 from smolvlm_edge.records import Line, Records, check_place, open_records
+from smolvlm_edge.request import Request, check_request
 from smolvlm_edge.timings import peak_rss_bytes
 
 MARK = "smol-edge describe"

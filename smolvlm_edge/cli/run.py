@@ -30,7 +30,8 @@ from smolvlm_edge.graphs.choice import Choice
 from smolvlm_edge.graphs.engines import AUTO
 from smolvlm_edge.images import MAX_FILE_BYTES
 from smolvlm_edge.messages import Source
-from smolvlm_edge.model import SmolVLM, check_request
+from smolvlm_edge.model import SmolVLM
+from smolvlm_edge.request import check_request
 from smolvlm_edge.video import as_video
 
 

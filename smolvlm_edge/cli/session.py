@@ -18,7 +18,7 @@ from smolvlm_edge.cli.lines import split_line, typed_path
 from smolvlm_edge.cli.options import TileBar
 from smolvlm_edge.errors import RequestError, SmolEdgeError, StoppedError
 from smolvlm_edge.messages import RawMessage, Source
-from smolvlm_edge.model import check_request
+from smolvlm_edge.request import check_request
 from smolvlm_edge.timings import Timings
 
 COMMANDS = """\

@@ -19,7 +19,7 @@ class Row:
 
     processor: str
     features: frozenset[str]
-    """Any of these (see `machine.FEATURES`); empty for every processor."""
+    """All of these (see `machine.FEATURES`); empty for every processor."""
     vision: EngineName
     decoder: EngineName
     ground: str
@@ -31,6 +31,13 @@ class Row:
 
 
 TABLE = (
+    Row(
+        processor="x86 with AVX512-BF16",
+        features=frozenset({"avx512", "bf16"}),
+        vision="openvino",
+        decoder="onnxruntime",
+        ground="measured with the 256M shape in int4: a tile in 0.21 instead of 0.26 s, in bf16; text faster than there",
+    ),
     Row(
         processor="x86 with VNNI (AVX-512 or AVX)",
         features=frozenset({"vnni"}),
@@ -46,7 +53,7 @@ TABLE = (
         ground="not measured: it needs no extra",
     ),
 )
-"""The first row that fits counts. bf16 and AMX have none: both engines compute in float32 between the operators."""
+"""The first row that fits counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +149,7 @@ def check_engines(bundle: Bundle, choice: Choice) -> None:
 def table_row() -> Row:
     """The row of `TABLE` for this processor."""
     features = {*processor_features()}
-    return next(row for row in TABLE if not row.features or row.features & features)
+    return next(row for row in TABLE if row.features <= features)
 
 
 def _automatic(bundle: Bundle, threads: int) -> dict[Half, Pick]:

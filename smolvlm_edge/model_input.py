@@ -1,0 +1,66 @@
+"""A conversation and its pictures -> what the model reads: token ids, and what stands in the places of pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from smolvlm_edge.config import ModelConfig
+from smolvlm_edge.decoding import Keys
+from smolvlm_edge.errors import IntegrityError
+from smolvlm_edge.graphs import Floats, Graph
+from smolvlm_edge.images import Tiles
+from smolvlm_edge.messages import Conversation
+from smolvlm_edge.network import Features
+from smolvlm_edge.prompt import PromptEncoder
+from smolvlm_edge.video import Clip, Picture, Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """What the model is to read."""
+
+    input_ids: npt.NDArray[np.int64]
+    """[positions]"""
+    is_image: npt.NDArray[np.bool_]
+    """Where image tokens are [positions]."""
+    keys: Keys
+    """[positions]"""
+    pictures: Sequence[Tiles]
+    """Pictures, and frames of videos, in order."""
+    videos: tuple[Timeline, ...]
+
+    @classmethod
+    def of(
+        cls, conversation: Conversation, pictures: Sequence[Picture], encoder: PromptEncoder, config: ModelConfig
+    ) -> Self:
+        """Put a conversation into tokens.
+
+        Raises:
+            RequestError: As `PromptEncoder.encode`.
+            IntegrityError: The tokenizer does not fit the model.
+        """
+        videos = tuple(item.timeline for item in pictures if isinstance(item, Clip))
+        grids = [(item.rows, item.columns) for item in pictures if isinstance(item, Tiles)]
+        input_ids = encoder.encode(conversation.turns, grids, videos)
+        tiles = [each for item in pictures for each in (item.frames if isinstance(item, Clip) else (item,))]
+        digests = [digest for picture in tiles for digest in picture.digests]
+        is_image = input_ids == config.image_token_id
+        if is_image.sum() != len(digests) * config.image_seq_len:
+            raise IntegrityError(
+                "the tokenizer does not keep image tokens apart: tokenizer.json does not fit this model"
+            )
+        keys = input_ids.copy()
+        keys[is_image] = np.repeat(np.array(digests, np.int64), config.image_seq_len)
+        return cls(input_ids, is_image, keys, tiles, videos)
+
+    def embed(self, start: int, embed_tokens: Graph, features: Features) -> Floats:
+        """Embeddings [positions - start, hidden]: of tokens, and features in the places of image tokens."""
+        inputs_embeds = embed_tokens(self.input_ids[None, start:])[0]
+        places = self.is_image[start:]
+        if count := int(places.sum()):
+            rows = [features[digest] for picture in self.pictures for digest in picture.digests]
+            inputs_embeds[places] = np.concatenate(rows)[-count:]
+        return inputs_embeds
