@@ -36,8 +36,8 @@ class Timings:
     """How many of the prompt's first tokens were in the cache already, left by the prompt before."""
     generated_tokens: int = 0
     peak_rss_bytes: int | None = None
-    """The most memory this process had resident up to its first token or, at the end of the answer, its last; None where
-    the system does not tell (Windows)."""
+    """The most memory this process had resident, up to the first token or, at the end of the answer, the last one; None
+    where the system does not tell (Windows)."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, rounded to thousandths."""

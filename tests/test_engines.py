@@ -187,10 +187,20 @@ def test_auto_goes_by_what_is_installed(tiny_bundle, cache: Path, monkeypatch: p
         choose_engines(Bundle.open(tiny_bundle("tiny-idefics3", "int4", "onnx")))
 
 
-def test_every_processor_has_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    for features in ([], ["avx2"], ["neon", "dotprod"], ["vnni", "avx512", "avx2"]):
-        monkeypatch.setattr(choosing, "processor_features", lambda features=features: features)
-        assert choosing.table_row() in choosing.TABLE
+@pytest.mark.parametrize(
+    ("features", "vision"),
+    [
+        ([], "onnxruntime"),
+        (["avx2"], "onnxruntime"),
+        (["neon", "dotprod", "bf16"], "onnxruntime"),
+        (["vnni", "avx512", "avx2"], "onnxruntime"),
+        (["bf16", "vnni", "avx512", "avx2"], "openvino"),
+        (["amx", "bf16", "vnni", "avx512", "avx2"], "openvino"),
+    ],
+)
+def test_every_processor_has_a_row(monkeypatch: pytest.MonkeyPatch, features: list[str], vision: str) -> None:
+    monkeypatch.setattr(choosing, "processor_features", lambda: features)
+    assert (choosing.table_row().vision, choosing.table_row().decoder) == (vision, "onnxruntime")
 
 
 def test_auto_goes_by_what_was_measured_of_such_a_bundle_on_so_many_threads(tiny_bundle, cache: Path) -> None:

@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from smolvlm_edge import SmolVLM
-from smolvlm_edge.decoding import PREFILL_CHUNK
 from smolvlm_edge.export import export_checkpoint
+from smolvlm_edge.graphs.onnxruntime import OnnxDecoder
 from smolvlm_edge.quantize import RECIPES
 
 pytestmark = [
@@ -109,6 +109,6 @@ def test_a_conversation(load: Callable[[str], SmolVLM], quant: str) -> None:
         messages = [*chat.messages, {"role": "user", "content": question}]
         answer = chat.ask(question)
         assert capital in answer.text.splitlines()[0]  # a small model goes on with questions of its own
-        assert answer.timings.cached_tokens == (0 if country == "France" else PREFILL_CHUNK)
+        assert answer.timings.cached_tokens == (0 if country == "France" else OnnxDecoder.chunk)
         assert answer.token_ids == fresh.generate(messages=messages, max_tokens=16).token_ids
         fresh.close()

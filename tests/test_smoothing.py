@@ -45,7 +45,7 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def features(uneven: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., np.ndarray]:
-    """features(quant, calibration, vision): what the exported vision encoder makes of two pictures, [tokens, hidden]."""
+    """features(quant, calibration, vision): features of two pictures, [tokens, hidden]."""
 
     def of(quant: str, calibration: str | None = None, vision: str | None = None) -> np.ndarray:
         out, recipe = tmp_path_factory.mktemp("bundle") / "bundle", RECIPES[quant]

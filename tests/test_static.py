@@ -21,7 +21,9 @@ STATIC = with_vision(RECIPES["int8"], "int8-static")
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_checkpoint(CHECKPOINT, tmp_path_factory.mktemp("static") / "out", STATIC, targets=("onnx", "openvino"))
+    return export_checkpoint(
+        CHECKPOINT, tmp_path_factory.mktemp("static") / "out", STATIC, targets=("onnx", "openvino")
+    )
 
 
 def features(bundle: Path, engine: str) -> np.ndarray:
@@ -83,7 +85,10 @@ def test_static_matrices_of_the_decoder_are_refused(tmp_path: Path) -> None:
 
 def test_info_counts_matrices(bundle: Path) -> None:
     result = smol_edge("info", bundle)
-    assert "12 matrices: int8 weights with a scale per row, int8 activations with a scale known in advance" in result.stdout
+    assert (
+        "12 matrices: int8 weights with a scale per row, int8 activations with a scale known in advance"
+        in result.stdout
+    )
 
 
 @given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4))

@@ -36,7 +36,7 @@ TABLE = (
         features=frozenset({"avx512", "bf16"}),
         vision="openvino",
         decoder="onnxruntime",
-        ground="measured with the 256M shape in int4: a tile in 0.21 instead of 0.26 s, in bf16; text faster than there",
+        ground="measured with the 256M shape in int4: a tile in 0.21 instead of 0.26 s, in bf16, but text slower",
     ),
     Row(
         processor="x86 with VNNI (AVX-512 or AVX)",

@@ -151,8 +151,10 @@ class OpenVinoDecoder:
 
 
 def _kept_beside(path: Path) -> dict[str, str]:
-    """Let the plugin keep what it compiles for the next time, which is then a second sooner: beside bundles in the
-    folder where smol-edge itself keeps models by name, and nowhere else. `smol-edge models rm` removes it with them."""
+    """Let the plugin keep what it compiles of a named model for the next time, which is then half a second sooner.
+
+    Beside bundles in smol-edge's own folder, and nowhere else; `smol-edge models rm` removes it with them.
+    """
     bundle = path.parent
     if bundle.parent != bundles_home() or not os.access(bundle.parent, os.W_OK):
         return {}
