@@ -1,7 +1,7 @@
 """Rounding by what the model does rather than by what its weights are: a calibration set runs through its layers."""
 
 from smolvlm_edge.export.calibration.embedding import embed_samples
-from smolvlm_edge.export.calibration.layers import LOGITS, DecoderLayers, VisionLayers, total
+from smolvlm_edge.export.calibration.layers import LOGITS, DecoderLayers, VisionLayers
 from smolvlm_edge.export.calibration.ranges import observe_ranges
 from smolvlm_edge.export.calibration.rounding import CalibratedRounding, RememberedRounding
 from smolvlm_edge.export.calibration.samples import (
@@ -29,5 +29,4 @@ __all__ = [
     "observe_ranges",
     "sensitivities",
     "tiles_of",
-    "total",
 ]
