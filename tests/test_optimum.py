@@ -30,7 +30,9 @@ GOLDENS = Path(__file__).parent / "goldens"
 CHECKPOINTS = ("tiny-idefics3", "tiny-smolvlm")
 INTEL = "SMOL_EDGE_OPTIMUM_INTEL"
 in_its_environment = pytest.mark.skipif(INTEL not in os.environ, reason=f"needs {INTEL}: make optimum")
-has_optimum = pytest.mark.skipif(find_spec("optimum.exporters") is None, reason="needs the [optimum] extra")
+has_optimum = pytest.mark.skipif(
+    not (find_spec("optimum") and find_spec("optimum.exporters")), reason="needs the [optimum] extra"
+)
 
 
 @pytest.fixture(scope="module", params=CHECKPOINTS)
