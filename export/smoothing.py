@@ -40,7 +40,9 @@ def smooth(layers: VisionLayers, tiles: Sequence[Floats]) -> list[str]:
     hidden, changed = layers.embed(tiles), set()
     for index in range(len(layers)):
         prefix = f"{PREFIX}.encoder.layers.{index}"
-        folds = [(f"{prefix}.{writer}", [f"{prefix}.{reader}.weight" for reader in readers]) for writer, readers in FOLDS]
+        folds = [
+            (f"{prefix}.{writer}", [f"{prefix}.{reader}.weight" for reader in readers]) for writer, readers in FOLDS
+        ]
         peaks = _advance(layers, index, hidden, [names[0] for _, names in folds])
         for writer, names in folds:
             largest = peaks[names[0]]

@@ -81,7 +81,8 @@ def examine() -> Diagnosis:
         free_memory_bytes=free,
         versions={name: installed_version(name) for name in (PACKAGE, *packages)},
         engines={engine: trouble or "works" for engine, trouble in troubles.items()},
-        auto=f"{row.processor}: vision on {row.vision}, decoder on {row.decoder} ({row.ground})",
+        auto=f"where both engines can run a bundle, vision on {row.vision}, decoder on {row.decoder} "
+        f"({row.processor}: {row.ground})",
         folders={purpose: _described(folder) for purpose, folder in folders.items()},
         models=[_bundle(DEMO, Bundle.open(demo_folder())), *_checkpoints(), *map(_made, bundles.made())],
         fixes=[*_missing(extras), *_bounds()],
