@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from smolvlm_edge.export.architecture.vision_encoder import PREFIX
-from smolvlm_edge.export.calibration.layers import DELTA, HIDDEN, VisionLayers, total
+from smolvlm_edge.export.calibration import VisionLayers
 from smolvlm_edge.export.checkpoint import Checkpoint
 from smolvlm_edge.quantize import Floats
 
@@ -43,25 +43,16 @@ def smooth(layers: VisionLayers, tiles: Sequence[Floats]) -> list[str]:
         folds = [
             (f"{prefix}.{writer}", [f"{prefix}.{reader}.weight" for reader in readers]) for writer, readers in FOLDS
         ]
-        peaks = _advance(layers, index, hidden, [names[0] for _, names in folds])
+        peaks: dict[str, Floats] = {}  # how large every channel [columns] becomes
+        for values in layers.watch(index, hidden, [names[0] for _, names in folds]):
+            for _, (name, *_) in folds:
+                peaks[name] = np.maximum(np.abs(values[name]).max(axis=0), peaks.get(name, 0))
         for writer, names in folds:
             largest = peaks[names[0]]
             if largest.max() > STANDS_OUT * np.median(largest):
                 _fold(layers.checkpoint, writer, names, largest)
                 changed |= {f"{writer}.weight", *names}
     return sorted(changed)
-
-
-def _advance(layers: VisionLayers, index: int, hidden: list[Floats], names: Sequence[str]) -> dict[str, Floats]:
-    """Put tiles through a layer; how large every channel becomes [columns] that these matrices are multiplied with."""
-    peaks: dict[str, Floats] = {}
-    with layers.open(index, (HIDDEN, DELTA, *names), {}) as run:
-        for i, tokens in enumerate(hidden):
-            values = run(tokens)
-            hidden[i] = total(values)
-            for name in names:
-                peaks[name] = np.maximum(np.abs(values[name]).max(axis=0), peaks.get(name, 0))
-    return peaks
 
 
 def _fold(checkpoint: Checkpoint, writer: str, readers: Sequence[str], peaks: Floats) -> None:

@@ -74,7 +74,7 @@ class Clock:
         now = time.perf_counter()
         if generated_tokens == 1:
             self._first_token = now
-        if generated_tokens == 1 or finished:  # asking takes 0.2 ms, as long as three layers of a token
+        if generated_tokens == 1 or finished:  # asking takes 0.2 ms, as long as a layer of a token
             self._peak_rss_bytes = peak_rss_bytes()
         decoding = now - self._first_token
         return Timings(

@@ -75,6 +75,14 @@ class Layers(ABC):
         with self.open(index, (HIDDEN, DELTA), replaced) as run:
             return [total(run(sequence)) for sequence in sequences]
 
+    def watch(self, index: int, hidden: list[Floats], names: Collection[str]) -> Iterator[dict[str, Floats]]:
+        """What matrices of a layer are multiplied with, a sequence at a time; `hidden` moves on behind the layer."""
+        with self.open(index, (HIDDEN, DELTA, *names), {}) as run:
+            for i, sequence in enumerate(hidden):
+                values = run(sequence)
+                hidden[i] = total(values)
+                yield values
+
     @abstractmethod
     def _build(self, graph: "_ObservedGraphBuilder", index: int) -> dict[str, ir.Value]:
         """Describe a layer; its results."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from smolvlm_edge.export.calibration.layers import DELTA, HIDDEN, VisionLayers, total
+from smolvlm_edge.export.calibration.layers import VisionLayers
 from smolvlm_edge.quantize import Floats, Ranges, Recipe
 
 
@@ -19,11 +19,8 @@ def observe_ranges(layers: VisionLayers, tiles: Sequence[Floats], recipe: Recipe
     for index in range(len(layers) if hidden else 0):
         formats = {weight.name: recipe.format_of(weight.name) for weight, _ in layers.matrices(index)}
         unknown = [name for name, format_ in formats.items() if format_.kind == "static" and format_.low is None]
-        with layers.open(index, (HIDDEN, DELTA, *unknown), {}) as run:
-            for i, tokens in enumerate(hidden):
-                values = run(tokens)
-                hidden[i] = total(values)
-                for name in unknown:
-                    low, high = ranges.get(name, (0.0, 0.0))
-                    ranges[name] = min(low, float(values[name].min())), max(high, float(values[name].max()))
+        for values in layers.watch(index, hidden, unknown):
+            for name in unknown:
+                low, high = ranges.get(name, (0.0, 0.0))
+                ranges[name] = min(low, float(values[name].min())), max(high, float(values[name].max()))
     return ranges
