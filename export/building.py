@@ -24,6 +24,7 @@ from smolvlm_edge.export.calibration import (
 )
 from smolvlm_edge.export.checkpoint import TOKEN_TABLE, Checkpoint, Weight
 from smolvlm_edge.export.rounding import Rounding, round_to_nearest
+from smolvlm_edge.export.scaling import scale_columns
 from smolvlm_edge.export.smoothing import smooth
 from smolvlm_edge.export.targets import NewBuilder
 from smolvlm_edge.graphs import available_cores
@@ -45,8 +46,8 @@ class Outcome:
     """What was asked for, or what it was widened to."""
     bits: dict[str, int]
     """Of every matrix, by its name."""
-    smoothed: list[str]
-    """Names of the matrices that `smooth` changed before."""
+    rescaled: list[str]
+    """Names of the weights that smoothing and scaling changed before."""
 
 
 def build_graphs(
@@ -63,7 +64,7 @@ def build_graphs(
 
     Args:
         folder: Where to.
-        checkpoint: The weights, which smoothing changes.
+        checkpoint: The weights, which smoothing and scaling change.
         model: Whose they are.
         recipe: Which matrix gets which number format.
         builders: One for each target.
@@ -78,9 +79,9 @@ def build_graphs(
     vision = VisionLayers(checkpoint, model, folder, threads)
     decoder = DecoderLayers(checkpoint, model, folder, threads)
     write = _Writer(folder, checkpoint, model, builders, progress)
-    smoothed: list[str] = []
+    rescaled: list[str] = []
     if recipe.kinds & {"rows", "static"} and (tiles := list(islice(tiles_of(samples), SMOOTHING_TILES))):
-        smoothed = smooth(vision, tiles)
+        rescaled = smooth(vision, tiles)
         recipe = recipe.with_ranges(observe_ranges(vision, tiles, recipe))
     vision_rounding = _vision_rounding(vision, samples, recipe)
     write("vision_encoder", recipe, vision_rounding)
@@ -88,17 +89,18 @@ def build_graphs(
     if not (samples and recipe.is_fitted):
         write("embed_tokens", recipe, round_to_nearest)
         write("decoder", recipe, round_to_nearest)
-        return Outcome(recipe, write.bits, smoothed)
+        return Outcome(recipe, write.bits, rescaled)
     # a vision encoder that was fitted is not built once more for this: with eight bits it sees nearly the same
     seeing = recipe if vision_rounding is round_to_nearest else with_vision(recipe, "int8-weights")
     embedded = embed_samples(samples, checkpoint, model, seeing, folder, threads, partial(progress, "calibration set"))
+    rescaled += scale_columns(decoder, embedded, partial(progress, "column scales"))
     if target_bytes is not None:
         costs = sensitivities(decoder, samples, embedded, recipe, partial(progress, "sensitivities"))
         room = room_for_matrices(target_bytes, folder, model)
         recipe = fit_recipe(recipe, [*_text_matrices(decoder)], costs, room)
     write("embed_tokens", recipe, round_to_nearest)
     write("decoder", recipe, CalibratedRounding(decoder, embedded, recipe))
-    return Outcome(recipe, write.bits, smoothed)
+    return Outcome(recipe, write.bits, rescaled)
 
 
 def _vision_rounding(vision: VisionLayers, samples: Sequence[Sample], recipe: Recipe) -> Rounding:

@@ -103,7 +103,7 @@ def export_checkpoint(
                 recipe={
                     **outcome.recipe.to_dict(),
                     "calibration": _label(calibration if recipe.rules else None),
-                    "smoothed": outcome.smoothed,
+                    "rescaled": outcome.rescaled,
                     "bits": outcome.bits,
                 },
                 model=model,

@@ -6,14 +6,14 @@ weights that read it by the same: the function stays. The factors are folded int
 they cost nothing at run time.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 import numpy as np
 
 from smolvlm_edge.export.architecture.vision_encoder import PREFIX
 from smolvlm_edge.export.calibration import VisionLayers
 from smolvlm_edge.export.checkpoint import Checkpoint
+from smolvlm_edge.export.folding import balance, fold
 from smolvlm_edge.quantize import Floats
 
 FOLDS = (
@@ -35,39 +35,24 @@ def smooth(layers: VisionLayers, tiles: Sequence[Floats]) -> list[str]:
         tiles: pixel_values [3, H, W] of some tiles, which show how large each channel becomes.
 
     Returns:
-        The names of the matrices that are not the checkpoint's any more.
+        The names of the weights that are not the checkpoint's any more.
     """
     hidden, changed = layers.embed(tiles), set()
     for index in range(len(layers)):
         prefix = f"{PREFIX}.encoder.layers.{index}"
-        folds = [
-            (f"{prefix}.{writer}", [f"{prefix}.{reader}.weight" for reader in readers]) for writer, readers in FOLDS
-        ]
+        folds = [(f"{prefix}.{writer}", [f"{prefix}.{reader}" for reader in readers]) for writer, readers in FOLDS]
+        watched = [f"{readers[0]}.weight" for _, readers in folds]
         peaks: dict[str, Floats] = {}  # how large every channel [columns] becomes
-        for values in layers.watch(index, hidden, [names[0] for _, names in folds]):
-            for _, (name, *_) in folds:
+        for values in layers.watch(index, hidden, watched):
+            for name in watched:
                 peaks[name] = np.maximum(np.abs(values[name]).max(axis=0), peaks.get(name, 0))
-        for writer, names in folds:
-            largest = peaks[names[0]]
+        for name, (writer, readers) in zip(watched, folds, strict=True):
+            largest = peaks[name]
             if largest.max() > STANDS_OUT * np.median(largest):
-                _fold(layers.checkpoint, writer, names, largest)
-                changed |= {f"{writer}.weight", *names}
+                changed |= fold(layers.checkpoint, writer, readers, _factors(layers.checkpoint, readers, largest))
     return sorted(changed)
 
 
-def _fold(checkpoint: Checkpoint, writer: str, readers: Sequence[str], peaks: Floats) -> None:
-    """Move half of what stands out, on a logarithmic scale, from the activations to the weights."""
-    weights = np.max([np.abs(checkpoint.weights[name].load()).max(axis=0) for name in readers], axis=0)
-    factors = np.ones_like(peaks)
-    used = (peaks > 0) & (weights > 0)
-    factors[used] = np.sqrt(peaks[used] / weights[used])
-    factors[used] /= np.exp(np.log(factors[used]).mean()) if used.any() else 1
-    for part in ("weight", "bias"):
-        _change(checkpoint, f"{writer}.{part}", lambda w: (w.T / factors).T)
-    for name in readers:
-        _change(checkpoint, name, lambda w: w * factors)
-
-
-def _change(checkpoint: Checkpoint, name: str, change: Callable[[Floats], Floats]) -> None:
-    weight = checkpoint.weights[name]
-    checkpoint.weights[name] = replace(weight, load=lambda: change(weight.load()))
+def _factors(checkpoint: Checkpoint, readers: Sequence[str], peaks: Floats) -> Floats:
+    weights = [np.abs(checkpoint.weights[f"{name}.weight"].load()).max(axis=0) for name in readers]
+    return balance(peaks, np.max(weights, axis=0))

@@ -35,12 +35,29 @@ def column_groups(columns: int) -> list[slice]:
     return [slice(start, min(start + COLUMNS_TOGETHER, columns)) for start in range(0, columns, COLUMNS_TOGETHER)]
 
 
+def add_grams(grams: dict[str, list[Floats]], name: str, x: Floats) -> None:
+    """Add xᵀ x of activations [positions, columns] to the sums of that name, one for every group of columns."""
+    parts = [x[:, columns] for columns in column_groups(x.shape[1])]
+    sums = grams.setdefault(name, [np.zeros((part.shape[1],) * 2, np.float32) for part in parts])
+    for i, part in enumerate(parts):
+        sums[i] += part.T @ part
+
+
+def error_costs(grams: Sequence[Floats]) -> Floats:
+    """What an error of 1 in each column [columns] costs when the others of its group make up for it.
+
+    It is 1 / [H⁻¹]_jj for the gram matrix H (Hassibi and Stork 1992, "Optimal Brain Surgeon").
+    """
+    costs = [1 / np.diag(np.linalg.inv(_damped(gram))) for gram in grams]
+    return np.concatenate(costs).astype(np.float32)
+
+
 def fit_blocks(weight: Floats, grams: Sequence[Floats], format_: Format) -> BlockQuantized:
     """The codes and scales of a matrix.
 
     Args:
         weight: [rows, columns].
-        grams: Of every group of columns, [group, group]: the sum over all activations x [group] of x xᵀ.
+        grams: Of every group of columns, [group, group], as `add_grams` sums them up.
         format_: Of blocks.
     """
     groups = zip(column_groups(weight.shape[1]), grams, strict=True)

@@ -92,7 +92,7 @@ class Bundle:
     """Commit of the repository, if known."""
     adapter: AdapterEntry | None
     recipe: dict[str, Any]
-    """The quantisation recipe: name and rules; calibration set, smoothed matrices and the bits of every matrix, if the
+    """The quantisation recipe: name and rules; calibration set, rescaled weights and the bits of every matrix, if the
     export was that new."""
     model: ModelConfig
     targets: tuple[Target, ...]

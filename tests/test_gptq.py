@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from smolvlm_edge.quantize import BlockQuantized, Format, round_blocks
 from smolvlm_edge.quantize import gptq as module
-from smolvlm_edge.quantize.gptq import column_groups, descend, fit_blocks, gptq, refit_scales
+from smolvlm_edge.quantize.gptq import add_grams, column_groups, descend, error_costs, fit_blocks, gptq, refit_scales
 
 INT4 = Format("blocks", bits=4, block_size=16, symmetric=False)
 
@@ -131,3 +131,16 @@ def test_a_wide_matrix_is_fitted_in_groups(monkeypatch: pytest.MonkeyPatch) -> N
     whole = fit_blocks(weight, [gram_of(x[:, group]) for group in groups], INT4)
     apart = [fit_blocks(np.ascontiguousarray(weight[:, group]), [gram_of(x[:, group])], INT4) for group in groups]
     np.testing.assert_array_equal(whole.dequantize(), np.hstack([each.dequantize() for each in apart]))
+
+
+def test_an_error_costs_what_the_other_columns_cannot_make_up_for() -> None:
+    x = correlated(np.random.default_rng(7), 20, 300)
+    grams: dict[str, list[np.ndarray]] = {}
+    for part in np.split(x, 3):
+        add_grams(grams, "x", part)
+    costs = error_costs(grams["x"])
+    damping = np.sqrt(module.DAMPING * (x**2).sum(axis=0).mean())
+    damped = np.vstack([x, damping * np.eye(20)]).astype(float)
+    for column in range(20):
+        _, left, *_ = np.linalg.lstsq(np.delete(damped, column, axis=1), damped[:, column], rcond=None)
+        assert costs[column] == pytest.approx(left[0], rel=1e-3)

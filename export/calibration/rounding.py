@@ -10,7 +10,7 @@ from smolvlm_edge.export.calibration.layers import DELTA, HIDDEN, Layers, total
 from smolvlm_edge.export.checkpoint import Weight
 from smolvlm_edge.export.rounding import Rounding, round_to_nearest
 from smolvlm_edge.quantize import EXACT_BITS, BlockQuantized, Floats, Format, Recipe
-from smolvlm_edge.quantize.gptq import column_groups, fit_blocks
+from smolvlm_edge.quantize.gptq import add_grams, fit_blocks
 from smolvlm_edge.quantize.rounding import Grid
 
 
@@ -33,7 +33,7 @@ class CalibratedRounding:
         self._reads: dict[str, str] = {}
         """What each matrix of this layer is multiplied with."""
         self._grams: dict[str, list[Floats]] = {}
-        """Of every value that narrow matrices are multiplied with, as `fit_blocks` takes them."""
+        """Of every value that narrow matrices are multiplied with."""
 
     def __call__(self, weight: Weight, format_: Format) -> BlockQuantized:
         """The codes of the next matrix."""
@@ -60,16 +60,9 @@ class CalibratedRounding:
             for i, sequence in enumerate(self._hidden):
                 values = run(sequence)
                 for value, reader in readers.items():
-                    self._add(value, values[reader])
+                    add_grams(self._grams, value, values[reader])
                 if HIDDEN in values:
                     self._hidden[i] = total(values)
-
-    def _add(self, value: str, x: Floats) -> None:
-        groups = [x[:, columns] for columns in column_groups(x.shape[1])]
-        if value not in self._grams:
-            self._grams[value] = [np.zeros((group.shape[1],) * 2, np.float32) for group in groups]
-        for i, group in enumerate(groups):
-            self._grams[value][i] += group.T @ group
 
 
 class RememberedRounding:

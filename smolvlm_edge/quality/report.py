@@ -121,6 +121,5 @@ def worst_tensors(quality: Quality, limit: int | None = None) -> Table:
     table = Table(Column(Text(f"matrices of {quality.name}, the worst first")), *numbers, box=None, pad_edge=False)
     for tensor in quality.tensors[:limit]:
         shape = " × ".join(map(str, tensor.shape))
-        error = "smoothed" if tensor.relative_error is None else f"{100 * tensor.relative_error:.3f}"
-        table.add_row(Text(tensor.name), shape, f"{tensor.bits_per_weight:.2f}", error)
+        table.add_row(Text(tensor.name), shape, f"{tensor.bits_per_weight:.2f}", f"{100 * tensor.relative_error:.3f}")
     return table
