@@ -12,7 +12,7 @@ import numpy as np
 
 from smolvlm_edge.export.architecture.decoder import PREFIX
 from smolvlm_edge.export.calibration import DecoderLayers
-from smolvlm_edge.export.checkpoint import Checkpoint
+from smolvlm_edge.export.checkpoint import HEAD, Checkpoint
 from smolvlm_edge.export.folding import balance, fold
 from smolvlm_edge.quantize import Floats
 from smolvlm_edge.quantize.gptq import add_grams, error_costs
@@ -23,7 +23,8 @@ FOLDS = (
     ("post_attention_layernorm", "mlp.gate_proj", ("mlp.gate_proj", "mlp.up_proj")),
     ("mlp.up_proj", "mlp.down_proj", ("mlp.down_proj",)),
 )
-"""Of every layer: what writes channels, a matrix of the graph that reads them, and all of the checkpoint's that do."""
+"""Of every layer: what writes channels, a matrix of the graph that reads them, and all of the checkpoint's that do.
+(From v_proj to o_proj it would gain 1 % of the KL divergence; from the last norm to the head it gains 6 %.)"""
 POSITIONS = 8192
 """So many tell the columns apart."""
 
@@ -44,21 +45,28 @@ def scale_columns(
     hidden, changed = _first_positions(samples), set()
     for index in range(len(layers)):
         prefix = f"{PREFIX}.layers.{index}"
+        watched = [f"{prefix}.{matrix}.weight" for _, matrix, _ in FOLDS]
         grams: dict[str, list[Floats]] = {}
-        for values in layers.watch(index, hidden, [f"{prefix}.{matrix}.weight" for _, matrix, _ in FOLDS]):
-            for _, matrix, _ in FOLDS:
-                add_grams(grams, matrix, values[f"{prefix}.{matrix}.weight"])
-        for writer, matrix, readers in FOLDS:
+        for values in layers.watch(index, hidden, watched):
+            for name in watched:
+                add_grams(grams, name, values[name])
+        for name, (writer, _, readers) in zip(watched, FOLDS, strict=True):
             names = [f"{prefix}.{reader}" for reader in readers]
-            factors = _factors(layers.checkpoint, names, grams[matrix])
-            changed |= {f"{prefix}.{matrix}.weight", *fold(layers.checkpoint, f"{prefix}.{writer}", names, factors)}
-        on_layer(index + 1, len(layers))
+            changed |= {name} | _scale(layers.checkpoint, f"{prefix}.{writer}", names, grams[name])
+        on_layer(index + 1, len(layers) + 1)
+    grams = {}
+    with layers.open(len(layers), (HEAD,), {}) as run:
+        for sequence in hidden:
+            add_grams(grams, HEAD, run(sequence)[HEAD])
+    changed |= _scale(layers.checkpoint, f"{PREFIX}.norm", [HEAD.removesuffix(".weight")], grams[HEAD])
+    on_layer(len(layers) + 1, len(layers) + 1)
     return sorted(changed)
 
 
-def _factors(checkpoint: Checkpoint, readers: Sequence[str], grams: Sequence[Floats]) -> Floats:
+def _scale(checkpoint: Checkpoint, writer: str, readers: Sequence[str], grams: Sequence[Floats]) -> set[str]:
     weights = np.concatenate([checkpoint.weights[f"{name}.weight"].load() for name in readers])
-    return balance(np.sqrt(error_costs(grams)), np.sqrt(np.mean(weights**2, axis=0)))
+    sizes = np.sqrt(np.einsum("ij,ij->j", weights, weights))
+    return fold(checkpoint, writer, readers, balance(np.sqrt(error_costs(grams)), sizes))
 
 
 def _first_positions(samples: Sequence[Floats]) -> list[Floats]:
