@@ -81,28 +81,33 @@ def _rescaled(reference: Matrix, matrix: Matrix) -> Matrix:
     Factors that were moved between matrices before rounding (`export/folding.py`) are not written down. Alternating
     least squares find them: so many values determine so few factors.
     """
-    values = reference.rows(slice(None))
-    target = matrix.rows(slice(None))[:, : values.shape[1]]
-    rows = columns = np.ones(1, np.float32)
+    rows, columns = (np.ones(length, np.float32) for length in reference.shape)
     for _ in range(ROUNDS):
-        columns = _nearest_factors(values * rows, target, axis=0)
-        rows = _nearest_factors(values * columns, target, axis=1)
-    values = values * rows * columns
-    return replace(reference, rows=lambda part: values[part])
+        products = squares = np.zeros(1, np.float32)
+        for part in _parts(reference.shape):
+            values, target = reference.rows(part), matrix.rows(part)[:, : len(columns)]
+            scaled = values * columns
+            rows[part] = _quotient(np.sum(scaled * target, axis=1), np.sum(scaled**2, axis=1))
+            scaled = values * rows[part, None]
+            products, squares = products + np.sum(scaled * target, axis=0), squares + np.sum(scaled**2, axis=0)
+        columns = _quotient(products, squares)
+    return replace(reference, rows=lambda part: reference.rows(part) * rows[part, None] * columns)
 
 
-def _nearest_factors(values: Floats, target: Floats, axis: int) -> Floats:
-    squares = np.sum(values**2, axis=axis, keepdims=True)
-    return np.sum(values * target, axis=axis, keepdims=True) / np.where(squares > 0, squares, 1)
+def _quotient(products: Floats, squares: Floats) -> Floats:
+    return np.divide(products, squares, out=np.ones_like(products), where=squares > 0)
 
 
 def _relative_error(matrix: Matrix, reference: Matrix) -> float:
     difference = total = 0.0
-    rows, columns = reference.shape
-    step = max(1, VALUES_AT_ONCE // columns)
-    for start in range(0, rows, step):
-        part = slice(start, start + step)
+    for part in _parts(reference.shape):
         theirs = reference.rows(part).astype(np.float64)
-        difference += float(np.sum((matrix.rows(part)[:, :columns] - theirs) ** 2))
+        difference += float(np.sum((matrix.rows(part)[:, : reference.shape[1]] - theirs) ** 2))
         total += float(np.sum(theirs**2))
     return float(np.sqrt(difference / total)) if difference else 0.0
+
+
+def _parts(shape: tuple[int, int]) -> list[slice]:
+    rows, columns = shape
+    step = max(1, VALUES_AT_ONCE // columns)
+    return [slice(start, start + step) for start in range(0, rows, step)]
