@@ -14,6 +14,7 @@ from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.export import export_checkpoint
 from smolvlm_edge.export.budget import fit_recipe
 from smolvlm_edge.export.checkpoint import Weight
+from smolvlm_edge.quality.matrices.onnx import onnx_matrices
 from smolvlm_edge.quantize import EXACT_BITS, Format, Recipe, round_blocks
 from smolvlm_edge.quantize.packing import pack_matmul_nbits
 
@@ -95,6 +96,16 @@ def test_a_bundle_fits_into_its_bytes_and_its_recipe_makes_it_again(own_set: Pat
     assert result.returncode == 0, result.stderr
     for file in out.iterdir():
         assert (again / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_rules_of_ones_own(own_set: Path, tmp_path: Path) -> None:
+    rules = Path(__file__).parent.parent / "examples" / "int4-large-blocks.json"
+    out = tmp_path / "out"
+    result = smol_edge("export", CHECKPOINT, "--out", out, "--recipe", rules, "--calibrate", own_set)
+    assert result.returncode == 0, result.stderr
+    with onnx_matrices(out / "decoder.onnx") as matrices:
+        for matrix in matrices.values():
+            assert matrix.nbytes == Format("blocks", 4, 128, symmetric=False).nbytes(*matrix.shape)
 
 
 @pytest.mark.parametrize(
