@@ -3,7 +3,8 @@
 All weights of a block share a step. AWQ (Lin et al. 2023, "Activation-aware Weight Quantization", arXiv 2306.00978)
 multiplies a column that matters by a factor, so that the step becomes smaller beside its values, at its neighbours'
 expense, and divides what writes the channel by the same. It tells columns that matter by how large their activations
-are; here GPTQ rounds afterwards, so a column counts for what the others cannot make up for.
+are; here GPTQ rounds afterwards, so a column counts by what the others cannot make up for. As in SmoothQuant the
+factors stop half-way, where columns that matter are as large as those that do not.
 """
 
 from collections.abc import Callable, Sequence
