@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from smolvlm_edge.bundle import Bundle
-from smolvlm_edge.decoding import prefill
+from smolvlm_edge.generation.decoding import prefill
 from smolvlm_edge.graphs import available_cores
 
 BUSY = "while True: pass"

@@ -18,7 +18,7 @@ import numpy as np
 from smolvlm_edge import RequestError
 from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.constraints import Guide, OnLimit, Vocabulary, read_constraint
-from smolvlm_edge.prompt import PromptEncoder
+from smolvlm_edge.conversation.prompt import PromptEncoder
 
 INVOICE = {
     "type": "object",

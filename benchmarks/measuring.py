@@ -19,9 +19,9 @@ from typing import Any
 from systems import System
 from tokenizers import Encoding
 
-from smolvlm_edge.config import ModelConfig
+from smolvlm_edge.bundle.config import ModelConfig
+from smolvlm_edge.conversation.prompt import PromptEncoder
 from smolvlm_edge.graphs import available_cores
-from smolvlm_edge.prompt import PromptEncoder
 
 Run = dict[str, Any]
 """A peer's report (see peers/protocol.py) with peak_rss_bytes, cpu_s and, if readable, energy_j."""

@@ -23,7 +23,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from smolvlm_edge.config import ModelConfig
+from smolvlm_edge.bundle.config import ModelConfig
+from smolvlm_edge.bundle.formats import ADAPTER_WEIGHTS, check_adapter_format
 from smolvlm_edge.errors import IntegrityError
 from smolvlm_edge.export.adapter_config import MERGE_WITH_PEFT, AdapterConfig
 from smolvlm_edge.export.checkpoint import (
@@ -35,7 +36,6 @@ from smolvlm_edge.export.checkpoint import (
     name_some,
     read_tensors,
 )
-from smolvlm_edge.formats import ADAPTER_WEIGHTS, check_adapter_format
 
 _TABLE_MODULE, _HEAD_MODULE = TOKEN_TABLE.removesuffix(".weight"), HEAD.removesuffix(".weight")
 

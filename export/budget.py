@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from smolvlm_edge.config import ModelConfig
+from smolvlm_edge.bundle.config import ModelConfig
 from smolvlm_edge.errors import RequestError
 from smolvlm_edge.export.checkpoint import Weight
 from smolvlm_edge.quantize import INT4_SMALL_BLOCKS, INT8_BLOCKS, Format, Recipe

@@ -8,7 +8,7 @@ from itertools import count, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from smolvlm_edge.config import ModelConfig
+from smolvlm_edge.bundle.config import ModelConfig
 from smolvlm_edge.export.architecture import GRAPHS
 from smolvlm_edge.export.budget import fit_recipe, room_for_matrices
 from smolvlm_edge.export.calibration import (

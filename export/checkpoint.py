@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from smolvlm_edge.config import read_json
+from smolvlm_edge.bundle.config import read_json
+from smolvlm_edge.bundle.formats import INDEX_FILE, SINGLE_FILE
 from smolvlm_edge.errors import IntegrityError, UnsupportedModelError
-from smolvlm_edge.formats import INDEX_FILE, SINGLE_FILE
 
 WEIGHT_TYPES = ("F32", "F16", "BF16")
 TOKEN_TABLE, HEAD = "model.text_model.embed_tokens.weight", "lm_head.weight"

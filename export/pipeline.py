@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from smolvlm_edge.bundle import MANIFEST, TOKENIZER_FILES, AdapterEntry, Bundle, Target, sha256, write_manifest
-from smolvlm_edge.config import ImageConfig, ModelConfig, read_json
+from smolvlm_edge.bundle.config import ImageConfig, ModelConfig, read_json
+from smolvlm_edge.bundle.formats import ADAPTER_WEIGHTS, check_format
+from smolvlm_edge.conversation.prompt import PromptEncoder
 from smolvlm_edge.errors import ExportError, IntegrityError, RequestError
 from smolvlm_edge.export.adapter import Adapter
 from smolvlm_edge.export.building import Progress, build_graphs
@@ -20,11 +22,9 @@ from smolvlm_edge.export.fidelity import measure_lost
 from smolvlm_edge.export.output import staged
 from smolvlm_edge.export.targets import NewBuilder
 from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder
-from smolvlm_edge.formats import ADAPTER_WEIGHTS, check_format
 from smolvlm_edge.graphs import available_cores
 from smolvlm_edge.graphs.choice import choose_engines
 from smolvlm_edge.graphs.engines import open_engine
-from smolvlm_edge.prompt import PromptEncoder
 from smolvlm_edge.quantize import RECIPES, Recipe
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,8 @@
 Importing this opens no engine; loading a model does, and opens no connection.
 """
 
-from smolvlm_edge.answer import Answer, Chunk, GenerateOptions
 from smolvlm_edge.chat import Chat
+from smolvlm_edge.conversation.request import Request
 from smolvlm_edge.errors import (
     DownloadError,
     EngineError,
@@ -29,10 +29,10 @@ from smolvlm_edge.errors import (
     UnsupportedModelError,
     VideoError,
 )
+from smolvlm_edge.generation.answer import Answer, Chunk, GenerateOptions
+from smolvlm_edge.generation.timings import Timings
 from smolvlm_edge.model import SmolVLM
-from smolvlm_edge.request import Request
-from smolvlm_edge.timings import Timings
-from smolvlm_edge.video import Timeline, Video
+from smolvlm_edge.pictures.video import Timeline, Video
 
 __all__ = [
     "Answer",

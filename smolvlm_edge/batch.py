@@ -4,13 +4,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from smolvlm_edge.answer import Answer, GenerateOptions
 from smolvlm_edge.chat import Respond
+from smolvlm_edge.conversation.messages import Conversation
+from smolvlm_edge.conversation.request import Request
 from smolvlm_edge.errors import SmolEdgeError, StoppedError
-from smolvlm_edge.messages import Conversation
-from smolvlm_edge.request import Request
-from smolvlm_edge.stopping import Stop
-from smolvlm_edge.video import Picture
+from smolvlm_edge.generation.answer import Answer, GenerateOptions
+from smolvlm_edge.generation.stopping import Stop
+from smolvlm_edge.pictures.video import Picture
 
 AHEAD = 1
 """Requests whose pictures are in memory before it is their turn."""

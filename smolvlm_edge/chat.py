@@ -5,11 +5,11 @@ from contextlib import closing
 from threading import Lock
 from typing import Any, Unpack
 
-from smolvlm_edge.answer import Answer, Chunk, GenerateOptions, check_options
+from smolvlm_edge.conversation.messages import Conversation, RawMessage, Source, ask, check_last_turn, read_messages
 from smolvlm_edge.errors import RequestError
-from smolvlm_edge.messages import Conversation, RawMessage, Source, ask, check_last_turn, read_messages
-from smolvlm_edge.stopping import Stop
-from smolvlm_edge.video import Picture
+from smolvlm_edge.generation.answer import Answer, Chunk, GenerateOptions, check_options
+from smolvlm_edge.generation.stopping import Stop
+from smolvlm_edge.pictures.video import Picture
 
 Respond = Callable[[Conversation, list[Picture], GenerateOptions, Stop], Generator[Chunk, None, None]]
 """`SmolVLM.respond`."""
@@ -69,7 +69,7 @@ class Chat:
         self, text: Text, images: Source | Sequence[Source] = (), **options: Unpack[GenerateOptions]
     ) -> AsyncGenerator[Chunk, None]:
         """`stream` for `async for`; see `SmolVLM.astream`."""
-        from smolvlm_edge.background import stream_in_thread  # noqa: PLC0415 - asyncio, for who uses it
+        from smolvlm_edge.generation.background import stream_in_thread  # noqa: PLC0415 - asyncio, for who uses it
 
         merged = GenerateOptions(**{**self._options, **options})
         stop = Stop(merged.get("cancel"), merged.get("timeout"))

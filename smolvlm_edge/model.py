@@ -7,30 +7,30 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Self, Unpack, get_args
 
-from smolvlm_edge.answer import Answer, Chunk, GenerateOptions, check_options
 from smolvlm_edge.batch import Prepared, answer_many
 from smolvlm_edge.bundle import Bundle
+from smolvlm_edge.bundle.config import ImageConfig, VideoConfig
 from smolvlm_edge.chat import Chat
-from smolvlm_edge.config import ImageConfig, VideoConfig
 from smolvlm_edge.constraints import Constraint, Guide, Vocabulary
-from smolvlm_edge.decoding import decode
+from smolvlm_edge.conversation.messages import Conversation, RawMessage, Source
+from smolvlm_edge.conversation.model_input import ModelInput
+from smolvlm_edge.conversation.prompt import PromptEncoder
+from smolvlm_edge.conversation.request import Request, read_request
 from smolvlm_edge.errors import EngineError, RequestError, SmolEdgeError
+from smolvlm_edge.generation.answer import Answer, Chunk, GenerateOptions, check_options
+from smolvlm_edge.generation.decoding import decode
+from smolvlm_edge.generation.network import Memory, Network, encode, missing_tiles
+from smolvlm_edge.generation.queueing import Busy, Queue
+from smolvlm_edge.generation.reply import Reply
+from smolvlm_edge.generation.sampling import Sampler
+from smolvlm_edge.generation.stopping import Stop
+from smolvlm_edge.generation.timings import Clock
 from smolvlm_edge.graphs import available_cores
 from smolvlm_edge.graphs.choice import Choice, choose_engines, wanted_targets
 from smolvlm_edge.graphs.engines import AUTO, Engines, open_engines
-from smolvlm_edge.images import cut, open_image
-from smolvlm_edge.messages import Conversation, RawMessage, Source
-from smolvlm_edge.model_input import ModelInput
-from smolvlm_edge.network import Memory, Network, encode, missing_tiles
-from smolvlm_edge.prompt import PromptEncoder
-from smolvlm_edge.queueing import Busy, Queue
-from smolvlm_edge.reply import Reply
-from smolvlm_edge.request import Request, read_request
-from smolvlm_edge.sampling import Sampler
-from smolvlm_edge.stopping import Stop
+from smolvlm_edge.pictures.images import cut, open_image
+from smolvlm_edge.pictures.video import Picture, Video, read_clip
 from smolvlm_edge.store.bundles import DEFAULT_QUANT, locate
-from smolvlm_edge.timings import Clock
-from smolvlm_edge.video import Picture, Video, read_clip
 
 MAX_THREADS = 1024
 
@@ -139,7 +139,8 @@ class SmolVLM:
             prompt: What to do with them.
             messages: Instead of both, a conversation that ends with the user's turn: messages with `role` and `content`
                 as OpenAI and transformers have them, `[{"role": "user", "content": [{"type": "image", "image":
-                "photo.jpg"}, {"type": "text", "text": "describe"}]}]`; see `messages.read_messages`.
+                "photo.jpg"}, {"type": "text", "text": "describe"}]}]`; see
+                `conversation.messages.read_messages`.
             **options: See `GenerateOptions`.
 
         Returns:
@@ -166,7 +167,7 @@ class SmolVLM:
         Cancelling the task that reads, or closing the iterator, ends the answer within one tile, chunk of the prompt or
         token; the model is free when that is done. Callbacks are called in the thread.
         """
-        from smolvlm_edge.background import stream_in_thread  # noqa: PLC0415 - asyncio, for who uses it
+        from smolvlm_edge.generation.background import stream_in_thread  # noqa: PLC0415 - asyncio, for who uses it
 
         stop = Stop(options.get("cancel"), options.get("timeout"))
         return stream_in_thread(lambda: self._start(images, prompt, messages, options, stop), stop)

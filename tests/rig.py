@@ -9,10 +9,10 @@ import numpy.typing as npt
 from pictures import Case
 
 from smolvlm_edge import SmolVLM
-from smolvlm_edge.decoding import prefill
+from smolvlm_edge.generation.decoding import prefill
 from smolvlm_edge.graphs import Decoder, Floats
 from smolvlm_edge.graphs.engines import EngineName, open_engine
-from smolvlm_edge.images import Tiles, cut, open_image
+from smolvlm_edge.pictures.images import Tiles, cut, open_image
 
 TOLERANCE = 1e-4  # float32 sums in another order; the values themselves reach about 10
 

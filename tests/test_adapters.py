@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from smolvlm_edge import IntegrityError, ModelNotFoundError, SmolEdgeError, UnsupportedModelError
 from smolvlm_edge.bundle import Bundle
-from smolvlm_edge.config import ModelConfig
+from smolvlm_edge.bundle.config import ModelConfig
 from smolvlm_edge.export import export_checkpoint
 from smolvlm_edge.export.adapter import Adapter
 from smolvlm_edge.export.checkpoint import Checkpoint

@@ -11,13 +11,13 @@ from PIL import Image
 
 from smolvlm_edge import RequestError
 from smolvlm_edge.bundle import Bundle
-from smolvlm_edge.config import ImageConfig, ModelConfig
+from smolvlm_edge.bundle.config import ImageConfig, ModelConfig
+from smolvlm_edge.conversation.prompt import PromptEncoder
 from smolvlm_edge.demo.scenes import MAKERS, scenes
 from smolvlm_edge.export import export_checkpoint
 from smolvlm_edge.export.calibration import DecoderLayers, SampleMaker, bundled_samples, enough, folder_samples
 from smolvlm_edge.export.checkpoint import TOKEN_TABLE, Checkpoint
 from smolvlm_edge.graphs.onnxruntime import OnnxRuntimeEngine
-from smolvlm_edge.prompt import PromptEncoder
 from smolvlm_edge.quality import Text, compare_text
 from smolvlm_edge.quality.matrices.onnx import onnx_matrices
 from smolvlm_edge.quantize import RECIPES

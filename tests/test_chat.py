@@ -9,10 +9,10 @@ from PIL import Image
 
 from smolvlm_edge import ImageError, RequestError, SmolVLM
 from smolvlm_edge.bundle import Bundle
-from smolvlm_edge.decoding import PromptCache
+from smolvlm_edge.generation.decoding import PromptCache
+from smolvlm_edge.generation.network import FEATURE_BYTES
 from smolvlm_edge.graphs import Decoder
 from smolvlm_edge.graphs.engines import open_engine
-from smolvlm_edge.network import FEATURE_BYTES
 
 ROOT = Path(__file__).parent.parent
 STORY = "Once upon a time there was a picture that nobody had seen. " * 6

@@ -20,8 +20,8 @@ from tokenizers import Tokenizer
 
 from smolvlm_edge import IncompleteError, RequestError, SmolVLM
 from smolvlm_edge.constraints import Guide, OnLimit, Vocabulary, read_constraint
+from smolvlm_edge.constraints.endings import Endings
 from smolvlm_edge.demo.bundle import __path__ as demo_folders
-from smolvlm_edge.endings import Endings
 
 STORY = "Tell me a story."
 END = "<end_of_utterance>"

@@ -10,8 +10,8 @@ from released_files import RELEASED, tokenizer_json
 from tokenizers import Tokenizer, decoders
 from tokenizers.models import WordLevel
 
-from smolvlm_edge.config import ModelConfig
-from smolvlm_edge.detokenizer import Detokenizer
+from smolvlm_edge.bundle.config import ModelConfig
+from smolvlm_edge.generation.detokenizer import Detokenizer
 
 END_TOKENS = ModelConfig.from_folder(RELEASED).eos_token_ids
 VOCAB_SIZE = 49_280

@@ -13,10 +13,10 @@ from rig import read_golden
 
 from smolvlm_edge import EngineError, RequestError, SmolVLM
 from smolvlm_edge.bundle import Bundle, sha256
+from smolvlm_edge.diagnosis.measuring import answer_seconds, fastest
 from smolvlm_edge.graphs import choice as choosing
 from smolvlm_edge.graphs import engines
 from smolvlm_edge.graphs.choice import Choice, Pick, choose_engines
-from smolvlm_edge.measuring import answer_seconds, fastest
 from smolvlm_edge.store import measured
 from smolvlm_edge.store.measured import remember
 

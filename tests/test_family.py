@@ -18,8 +18,8 @@ from family import CASES, DOCTAGS, FAMILY, SAVED_AGAIN, write_checkpoint
 from rig import Golden, Rig, assert_close, read_golden
 
 from smolvlm_edge import RequestError
-from smolvlm_edge.detokenizer import Detokenizer
 from smolvlm_edge.export import export_checkpoint
+from smolvlm_edge.generation.detokenizer import Detokenizer
 from smolvlm_edge.quantize import RECIPES
 
 GOLDENS = Path(__file__).parent / "goldens" / "family"

@@ -35,9 +35,10 @@ from sample_pictures import (
     rotated,
 )
 
-from smolvlm_edge import ImageError, images
-from smolvlm_edge.config import ImageConfig
-from smolvlm_edge.images import Detail, Tiles, cut, longest_edge_size, open_image, tile_multiple_size
+from smolvlm_edge import ImageError
+from smolvlm_edge.bundle.config import ImageConfig
+from smolvlm_edge.pictures import images
+from smolvlm_edge.pictures.images import Detail, Tiles, cut, longest_edge_size, open_image, tile_multiple_size
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "images.json").read_text(encoding="utf-8"))
 CONFIG = ImageConfig.from_folder(RELEASED)

@@ -14,9 +14,9 @@ pytest.importorskip("torch")
 
 from make_processor_goldens import reference_ids, reference_tiles
 
-from smolvlm_edge.config import ImageConfig, ModelConfig
-from smolvlm_edge.images import Tiles, cut, open_image
-from smolvlm_edge.prompt import PromptEncoder
+from smolvlm_edge.bundle.config import ImageConfig, ModelConfig
+from smolvlm_edge.conversation.prompt import PromptEncoder
+from smolvlm_edge.pictures.images import Tiles, cut, open_image
 
 pytestmark = pytest.mark.parity
 

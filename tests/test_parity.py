@@ -14,8 +14,8 @@ from pictures import CASES
 from rig import TOLERANCE, Golden, Rig, assert_close, read_golden
 from safetensors.numpy import load_file, save_file
 
-from smolvlm_edge.decoding import decode, prefill
 from smolvlm_edge.export import export_checkpoint
+from smolvlm_edge.generation.decoding import decode, prefill
 from smolvlm_edge.graphs.engines import TARGETS, EngineName
 from smolvlm_edge.graphs.onnxruntime import CACHE_STEP, OnnxDecoder
 from smolvlm_edge.quantize import RECIPES

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smolvlm_edge.config import ModelConfig
+from smolvlm_edge.bundle.config import ModelConfig
 from smolvlm_edge.export.adapter import Adapter
 from smolvlm_edge.export.checkpoint import Checkpoint
 

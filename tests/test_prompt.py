@@ -15,8 +15,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
 from smolvlm_edge import IntegrityError, RequestError, SmolEdgeError
-from smolvlm_edge.config import ModelConfig
-from smolvlm_edge.prompt import PromptEncoder
+from smolvlm_edge.bundle.config import ModelConfig
+from smolvlm_edge.conversation.prompt import PromptEncoder
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "prompts.json").read_text(encoding="utf-8"))["cases"]
 CONFIG = ModelConfig.from_folder(RELEASED)

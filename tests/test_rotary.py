@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from smolvlm_edge.config import TextConfig
+from smolvlm_edge.bundle.config import TextConfig
 from smolvlm_edge.export.targets.rotary import rotary_angles
 
 

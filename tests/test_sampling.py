@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from smolvlm_edge import EngineError, RequestError
-from smolvlm_edge.sampling import (
+from smolvlm_edge.generation.sampling import (
     Sampler,
     Sampling,
     keep_min_p,

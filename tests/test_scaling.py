@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smolvlm_edge.bundle import Bundle
-from smolvlm_edge.config import ModelConfig
+from smolvlm_edge.bundle.config import ModelConfig
 from smolvlm_edge.export import export_checkpoint
 from smolvlm_edge.export.architecture.decoder import PREFIX
 from smolvlm_edge.export.calibration import LOGITS, DecoderLayers

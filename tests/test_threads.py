@@ -19,8 +19,8 @@ from schemas import judge
 from test_memory import resident_bytes
 
 from smolvlm_edge import Chunk, ImageError, IncompleteError, RequestError, SmolVLM, StoppedError, Timings
-from smolvlm_edge.background import AHEAD, stream_in_thread
-from smolvlm_edge.stopping import Stop
+from smolvlm_edge.generation.background import AHEAD, stream_in_thread
+from smolvlm_edge.generation.stopping import Stop
 
 QUESTION, STORY = "What is this?", "Tell me a story."
 LONG = "Once upon a time there was a picture that nobody had seen. " * 10

@@ -13,12 +13,12 @@ from clips import frame, number_of, write_clip, write_frames, write_gif, write_s
 from PIL import Image
 from released_files import RELEASED
 
-import smolvlm_edge.video
+import smolvlm_edge.pictures.video
 from smolvlm_edge import ImageError, RequestError, Video, VideoError
-from smolvlm_edge.config import VideoConfig
-from smolvlm_edge.images import Tiles
-from smolvlm_edge.video import Clip, as_video, read_clip
-from smolvlm_edge.video.container import Container
+from smolvlm_edge.bundle.config import VideoConfig
+from smolvlm_edge.pictures.images import Tiles
+from smolvlm_edge.pictures.video import Clip, as_video, read_clip
+from smolvlm_edge.pictures.video.container import Container
 
 RULES = VideoConfig.from_folder(RELEASED)
 SMALL = replace(RULES, frame=replace(RULES.frame, longest_edge=32, tile_size=16))
@@ -162,14 +162,14 @@ def test_of_a_film_only_what_is_around_the_frames_is_decoded(film: Path, monkeyp
 
 def test_one_full_frame_is_held_at_a_time(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alive: list[weakref.ref[Image.Image]] = []
-    cut = smolvlm_edge.video.cut
+    cut = smolvlm_edge.pictures.video.cut
 
     def watched(image: Image.Image, *arguments: object, **options: object) -> Tiles:
         assert not any(reference() for reference in alive), "earlier frames are gone"
         alive.append(weakref.ref(image))
         return cut(image, *arguments, **options)
 
-    monkeypatch.setattr(smolvlm_edge.video, "cut", watched)
+    monkeypatch.setattr(smolvlm_edge.pictures.video, "cut", watched)
     read(film, frames=10)
     assert len(alive) == 10
 

@@ -16,11 +16,11 @@ from make_video_goldens import CONVERSATIONS, SMOLVLM2, reference_ids, reference
 from transformers import SmolVLMImageProcessorPil
 
 from smolvlm_edge import Timeline, Video
-from smolvlm_edge.config import ModelConfig, VideoConfig
-from smolvlm_edge.prompt import PromptEncoder
-from smolvlm_edge.video import read_clip
-from smolvlm_edge.video.frames import sample_frames
-from smolvlm_edge.video.timeline import MAX_FRAMES, in_words
+from smolvlm_edge.bundle.config import ModelConfig, VideoConfig
+from smolvlm_edge.conversation.prompt import PromptEncoder
+from smolvlm_edge.pictures.video import read_clip
+from smolvlm_edge.pictures.video.frames import sample_frames
+from smolvlm_edge.pictures.video.timeline import MAX_FRAMES, in_words
 
 pytestmark = pytest.mark.parity
 

@@ -17,10 +17,10 @@ from sample_prompts import PICTURE, say, turn
 
 from smolvlm_edge import IntegrityError, RequestError, Timeline, Video
 from smolvlm_edge.bundle import TOKENIZER_FILES
-from smolvlm_edge.config import ImageConfig, ModelConfig, VideoConfig
-from smolvlm_edge.prompt import PromptEncoder
-from smolvlm_edge.video import read_clip
-from smolvlm_edge.video.frames import sample_frames
+from smolvlm_edge.bundle.config import ImageConfig, ModelConfig, VideoConfig
+from smolvlm_edge.conversation.prompt import PromptEncoder
+from smolvlm_edge.pictures.video import read_clip
+from smolvlm_edge.pictures.video.frames import sample_frames
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "video.json").read_text(encoding="utf-8"))
 SMOLVLM2 = RELEASED.parent / "smolvlm2-256m-video-instruct"

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from protocol import Report, request
 
 from smolvlm_edge import SmolVLM
-from smolvlm_edge.answer import Chunk
+from smolvlm_edge.generation.answer import Chunk
 
 if TYPE_CHECKING:
-    from smolvlm_edge.images import Detail
+    from smolvlm_edge.pictures.images import Detail
 
 SECOND = "Which colours do you see?"
 

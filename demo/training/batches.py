@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor, multiprocessing
 
-from smolvlm_edge.config import ImageConfig, ModelConfig
+from smolvlm_edge.bundle.config import ImageConfig, ModelConfig
+from smolvlm_edge.conversation.prompt import PromptEncoder
 from smolvlm_edge.demo.scenes import MAKERS, Question, Scene, draw, scenes, wording
 from smolvlm_edge.demo.training import labels
 from smolvlm_edge.demo.training.pages import page
-from smolvlm_edge.images import cut
-from smolvlm_edge.prompt import PromptEncoder
+from smolvlm_edge.pictures.images import cut
 
 TRAINING_MAKERS = {**MAKERS, "page": page}
 QUESTIONS = 9

@@ -1,6 +1,6 @@
 """last_hidden_state -> image_features: pixel shuffle and projection into the decoder's space."""
 
-from smolvlm_edge.config import ModelConfig
+from smolvlm_edge.bundle.config import ModelConfig
 from smolvlm_edge.export.checkpoint import Checkpoint
 from smolvlm_edge.export.targets import GraphBuilder
 

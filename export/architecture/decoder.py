@@ -1,6 +1,6 @@
 """inputs_embeds -> logits: the Llama decoder with its key/value cache."""
 
-from smolvlm_edge.config import ModelConfig
+from smolvlm_edge.bundle.config import ModelConfig
 from smolvlm_edge.export.checkpoint import HEAD, Checkpoint, Weight, concatenate
 from smolvlm_edge.export.targets import GraphBuilder, Value
 

@@ -1,6 +1,6 @@
 """input_ids -> inputs_embeds: the token table."""
 
-from smolvlm_edge.config import ModelConfig
+from smolvlm_edge.bundle.config import ModelConfig
 from smolvlm_edge.export.checkpoint import TOKEN_TABLE, Checkpoint
 from smolvlm_edge.export.targets import GraphBuilder
 

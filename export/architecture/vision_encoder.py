@@ -1,6 +1,6 @@
 """pixel_values -> last_hidden_state: the SigLIP tower."""
 
-from smolvlm_edge.config import ModelConfig
+from smolvlm_edge.bundle.config import ModelConfig
 from smolvlm_edge.export.checkpoint import Checkpoint
 from smolvlm_edge.export.targets import GraphBuilder, Value
 

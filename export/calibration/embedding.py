@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from smolvlm_edge.config import ModelConfig
+from smolvlm_edge.bundle.config import ModelConfig
 from smolvlm_edge.export.architecture import GRAPHS
 from smolvlm_edge.export.calibration.samples import Sample, tiles_of
 from smolvlm_edge.export.checkpoint import TOKEN_TABLE, Checkpoint

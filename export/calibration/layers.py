@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from smolvlm_edge.config import ModelConfig
+from smolvlm_edge.bundle.config import ModelConfig
 from smolvlm_edge.export.architecture.decoder import decoder_layer, language_head
 from smolvlm_edge.export.architecture.vision_encoder import patch_embeddings, vision_layer
 from smolvlm_edge.export.checkpoint import Checkpoint, Weight

@@ -11,11 +11,11 @@ from random import Random
 import numpy as np
 import numpy.typing as npt
 
-from smolvlm_edge.config import ImageConfig, ModelConfig
+from smolvlm_edge.bundle.config import ImageConfig, ModelConfig
+from smolvlm_edge.conversation.prompt import ContentPart, PromptEncoder
 from smolvlm_edge.demo.scenes import MAKERS, draw, scenes
 from smolvlm_edge.errors import RequestError
-from smolvlm_edge.images import Detail, ImageSource, Tiles, cut, open_image
-from smolvlm_edge.prompt import ContentPart, PromptEncoder
+from smolvlm_edge.pictures.images import Detail, ImageSource, Tiles, cut, open_image
 from smolvlm_edge.quantize import Floats
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from smolvlm_edge.config import TextConfig
+from smolvlm_edge.bundle.config import TextConfig
 from smolvlm_edge.errors import RequestError
 from smolvlm_edge.export.checkpoint import Weight
 from smolvlm_edge.export.rounding import Rounding

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from smolvlm_edge.config import TextConfig
+from smolvlm_edge.bundle.config import TextConfig
 
 
 def rotary_angles(config: TextConfig) -> npt.NDArray[np.float32]:

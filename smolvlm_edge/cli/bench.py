@@ -13,13 +13,13 @@ from rich.table import Column, Table
 from smolvlm_edge.bundle import Bundle, Wanted
 from smolvlm_edge.cli.options import OfflineOption, QuantOption, ThreadsOption, YesOption, complete_model, find_bundle
 from smolvlm_edge.demo.scenes import draw, scenes
+from smolvlm_edge.diagnosis.measuring import Run, answer_command, answer_seconds, cell, fastest, medians, take_turns
 from smolvlm_edge.errors import RequestError
 from smolvlm_edge.graphs import available_cores
 from smolvlm_edge.graphs.choice import combinations
 from smolvlm_edge.graphs.engines import REMEDIES, TARGETS, installed
-from smolvlm_edge.images import check_image
 from smolvlm_edge.machine import installed_version, processor_name
-from smolvlm_edge.measuring import Run, answer_command, answer_seconds, cell, fastest, medians, take_turns
+from smolvlm_edge.pictures.images import check_image
 from smolvlm_edge.store.measured import remember
 
 PROMPT = "Describe this image."

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from smolvlm_edge.answer import DEFAULT_MAX_TOKENS, GenerateOptions
 from smolvlm_edge.cli.options import (
     DEMO_NOTE,
     DetailOption,
@@ -19,10 +18,11 @@ from smolvlm_edge.cli.options import (
     find_model,
 )
 from smolvlm_edge.cli.session import Session
+from smolvlm_edge.conversation.messages import Source
+from smolvlm_edge.conversation.request import check_request
+from smolvlm_edge.generation.answer import DEFAULT_MAX_TOKENS, GenerateOptions
 from smolvlm_edge.graphs.engines import AUTO
-from smolvlm_edge.messages import Source
 from smolvlm_edge.model import SmolVLM
-from smolvlm_edge.request import check_request
 
 
 def chat(

@@ -12,7 +12,6 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from smolvlm_edge.answer import DEFAULT_MAX_TOKENS, Answer, GenerateOptions
 from smolvlm_edge.bundle import MANIFEST, Bundle, sha256
 from smolvlm_edge.cli.options import (
     DEMO_NOTE,
@@ -28,13 +27,14 @@ from smolvlm_edge.cli.options import (
     find_model,
 )
 from smolvlm_edge.cli.pictures import find_pictures
+from smolvlm_edge.conversation.request import Request, check_request
 from smolvlm_edge.errors import PartialError
+from smolvlm_edge.generation.answer import DEFAULT_MAX_TOKENS, Answer, GenerateOptions
+from smolvlm_edge.generation.timings import peak_rss_bytes
 from smolvlm_edge.graphs.choice import choose_engines
 from smolvlm_edge.graphs.engines import AUTO
 from smolvlm_edge.model import SmolVLM
 from smolvlm_edge.records import Line, Records, check_place, open_records
-from smolvlm_edge.request import Request, check_request
-from smolvlm_edge.timings import peak_rss_bytes
 
 MARK = "smol-edge describe"
 """Tells a file of captions from any other; its value is the version of the format."""

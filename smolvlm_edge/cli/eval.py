@@ -26,11 +26,11 @@ from smolvlm_edge.evaluation.drawn import DEFAULT_COUNT, DEFAULT_SEED, drawn_que
 from smolvlm_edge.evaluation.questions import Metric
 from smolvlm_edge.evaluation.results import header, open_results
 from smolvlm_edge.evaluation.tsv import file_questions
+from smolvlm_edge.generation.timings import peak_rss_bytes
 from smolvlm_edge.graphs.choice import choose_engines
 from smolvlm_edge.graphs.engines import AUTO
 from smolvlm_edge.model import SmolVLM
 from smolvlm_edge.store import DEMO
-from smolvlm_edge.timings import peak_rss_bytes
 
 
 def evaluate(

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 import typer
 
 from smolvlm_edge.bundle import Bundle, Target
+from smolvlm_edge.bundle.config import read_json
+from smolvlm_edge.bundle.formats import ADAPTER, CHECKPOINT, Kind
 from smolvlm_edge.cli.options import OfflineOption, Quant, complete_model, export_progress
-from smolvlm_edge.config import read_json
 from smolvlm_edge.errors import ExportError, RequestError
-from smolvlm_edge.formats import ADAPTER, CHECKPOINT, Kind
+from smolvlm_edge.generation.timings import peak_rss_bytes
 from smolvlm_edge.store import Source, fetch, resolve
-from smolvlm_edge.timings import peak_rss_bytes
 
 if TYPE_CHECKING:
     from smolvlm_edge.quantize import Recipe

@@ -3,7 +3,7 @@
 import os
 import re
 
-from smolvlm_edge.messages import Source, as_source
+from smolvlm_edge.conversation.messages import Source, as_source
 
 WORD = re.compile(r"""'(?:[^']|'\\'')*'(?=\s|$)|"[^"]*"(?=\s|$)|(?:\\.|\S)+""")
 """A word, or what a terminal writes when a file is dropped on it: quoted, or with a backslash before every space."""

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from smolvlm_edge.bundle import Bundle
+from smolvlm_edge.bundle.formats import CHECKPOINT
 from smolvlm_edge.cli.options import OfflineOption, complete_model
 from smolvlm_edge.errors import ModelNotFoundError, RequestError, SmolEdgeError
-from smolvlm_edge.formats import CHECKPOINT
 from smolvlm_edge.store import Source, bundles, fetch, find, resolve, verify
 from smolvlm_edge.store.lockfile import locked_at, locked_models
 

@@ -20,11 +20,11 @@ from rich.progress import (
 )
 
 from smolvlm_edge.bundle import Wanted
+from smolvlm_edge.generation.network import Memory
 from smolvlm_edge.graphs.choice import wanted_targets
 from smolvlm_edge.graphs.engines import AUTO
-from smolvlm_edge.images import Detail
 from smolvlm_edge.model import MAX_THREADS
-from smolvlm_edge.network import Memory
+from smolvlm_edge.pictures.images import Detail
 from smolvlm_edge.store import DEFAULT_VARIABLE, DEMO
 from smolvlm_edge.store.bundles import Plan, locate
 from smolvlm_edge.store.lockfile import locked_models

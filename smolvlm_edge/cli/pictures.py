@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from smolvlm_edge.errors import ImageError
-from smolvlm_edge.images import check_image, known_formats
+from smolvlm_edge.pictures.images import check_image, known_formats
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from smolvlm_edge.answer import DEFAULT_MAX_TOKENS, Chunk, GenerateOptions
 from smolvlm_edge.cli.options import (
     DEMO_NOTE,
     DetailOption,
@@ -25,14 +24,15 @@ from smolvlm_edge.cli.options import (
     find_model,
     seconds,
 )
+from smolvlm_edge.conversation.messages import Source
+from smolvlm_edge.conversation.request import check_request
 from smolvlm_edge.errors import ImageError, RequestError
+from smolvlm_edge.generation.answer import DEFAULT_MAX_TOKENS, Chunk, GenerateOptions
 from smolvlm_edge.graphs.choice import Choice
 from smolvlm_edge.graphs.engines import AUTO
-from smolvlm_edge.images import MAX_FILE_BYTES
-from smolvlm_edge.messages import Source
 from smolvlm_edge.model import SmolVLM
-from smolvlm_edge.request import check_request
-from smolvlm_edge.video import as_video
+from smolvlm_edge.pictures.images import MAX_FILE_BYTES
+from smolvlm_edge.pictures.video import as_video
 
 
 def run(

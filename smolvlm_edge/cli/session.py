@@ -16,10 +16,10 @@ from rich.console import Console
 from smolvlm_edge.chat import Chat
 from smolvlm_edge.cli.lines import split_line, typed_path
 from smolvlm_edge.cli.options import TileBar
+from smolvlm_edge.conversation.messages import RawMessage, Source
+from smolvlm_edge.conversation.request import check_request
 from smolvlm_edge.errors import RequestError, SmolEdgeError, StoppedError
-from smolvlm_edge.messages import RawMessage, Source
-from smolvlm_edge.request import check_request
-from smolvlm_edge.timings import Timings
+from smolvlm_edge.generation.timings import Timings
 
 COMMANDS = """\
 /image PATH   show a picture or video with the next question; its path in the question does the same

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from smolvlm_edge.evaluation.questions import Item
 from smolvlm_edge.evaluation.scores import score
-from smolvlm_edge.images import Detail
+from smolvlm_edge.pictures.images import Detail
 from smolvlm_edge.records import Line, Records, open_records
 
 MARK = "smol-edge eval"

@@ -20,7 +20,7 @@ from typing import Self
 from smolvlm_edge.bundle import sha256
 from smolvlm_edge.errors import ImageError, RequestError
 from smolvlm_edge.evaluation.questions import Item, Metric, Questions, prompt
-from smolvlm_edge.images import Detail, ImageSource
+from smolvlm_edge.pictures.images import Detail, ImageSource
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from smolvlm_edge.demo.scenes import draw, scenes
 from smolvlm_edge.errors import ImageError
 from smolvlm_edge.graphs import Decoder, Engine, Floats, Graph
 from smolvlm_edge.graphs.engines import Engines
-from smolvlm_edge.images import ImageSource, open_image
 from smolvlm_edge.model import SmolVLM
+from smolvlm_edge.pictures.images import ImageSource, open_image
 
 DRAWN = 4
 DRAWN_KINDS = ("describing", "reading", "bars", "clock")

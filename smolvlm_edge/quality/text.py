@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from smolvlm_edge.bundle import Bundle
+from smolvlm_edge.conversation.prompt import PromptEncoder
 from smolvlm_edge.demo.scenes import MAKERS, scenes
 from smolvlm_edge.errors import RequestError
-from smolvlm_edge.prompt import PromptEncoder
 
 WINDOW = 512
 PROSE = "prose.txt"

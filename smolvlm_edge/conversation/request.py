@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from smolvlm_edge.answer import GenerateOptions, check_options
+from smolvlm_edge.conversation.messages import Conversation, RawMessage, Source, ask, check_last_turn, read_messages
 from smolvlm_edge.errors import RequestError
-from smolvlm_edge.images import check_image
-from smolvlm_edge.messages import Conversation, RawMessage, Source, ask, check_last_turn, read_messages
-from smolvlm_edge.video import Video
+from smolvlm_edge.generation.answer import GenerateOptions, check_options
+from smolvlm_edge.pictures.images import check_image
+from smolvlm_edge.pictures.video import Video
 
 
 class Request(GenerateOptions, total=False):

@@ -4,11 +4,11 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from smolvlm_edge.constraints import Constraint, Guide
-from smolvlm_edge.detokenizer import Detokenizer
-from smolvlm_edge.prompt import PromptEncoder
+from smolvlm_edge.conversation.prompt import PromptEncoder
+from smolvlm_edge.generation.detokenizer import Detokenizer
 
 if TYPE_CHECKING:
-    from smolvlm_edge.answer import FinishReason
+    from smolvlm_edge.generation.answer import FinishReason
 
 
 class Reply:

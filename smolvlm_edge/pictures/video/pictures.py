@@ -10,8 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from smolvlm_edge.errors import ImageError, VideoError
-from smolvlm_edge.images import ImageSource, decoding, known_formats, open_image, upright_rgb
-from smolvlm_edge.video.frames import moment
+from smolvlm_edge.pictures.images import ImageSource, decoding, known_formats, open_image, upright_rgb
+from smolvlm_edge.pictures.video.frames import moment
 
 ANIMATED_FORMATS = ("AVIF", "GIF", "PNG", "WEBP")
 DEFAULT_DURATION_MS = 100

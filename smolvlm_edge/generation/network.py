@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from smolvlm_edge.bundle import Bundle
-from smolvlm_edge.decoding import PromptCache
+from smolvlm_edge.generation.decoding import PromptCache
 from smolvlm_edge.graphs import Engine, Floats, Graph
 from smolvlm_edge.graphs.engines import Engines
-from smolvlm_edge.images import Tiles
+from smolvlm_edge.pictures.images import Tiles
 
 Memory = Literal["balanced", "low"]
 Features = dict[int, Floats]

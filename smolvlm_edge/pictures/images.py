@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from smolvlm_edge.config import ImageConfig
+from smolvlm_edge.bundle.config import ImageConfig
 from smolvlm_edge.errors import ImageError
 
 logger = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import closing, suppress
 
-from smolvlm_edge.answer import Chunk
-from smolvlm_edge.stopping import Stop
+from smolvlm_edge.generation.answer import Chunk
+from smolvlm_edge.generation.stopping import Stop
 
 AHEAD = 16
 """Chunks that the thread may be ahead of its reader."""

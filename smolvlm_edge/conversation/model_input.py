@@ -7,15 +7,15 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from smolvlm_edge.config import ModelConfig
-from smolvlm_edge.decoding import Keys
+from smolvlm_edge.bundle.config import ModelConfig
+from smolvlm_edge.conversation.messages import Conversation
+from smolvlm_edge.conversation.prompt import PromptEncoder
 from smolvlm_edge.errors import IntegrityError
+from smolvlm_edge.generation.decoding import Keys
+from smolvlm_edge.generation.network import Features
 from smolvlm_edge.graphs import Floats, Graph
-from smolvlm_edge.images import Tiles
-from smolvlm_edge.messages import Conversation
-from smolvlm_edge.network import Features
-from smolvlm_edge.prompt import PromptEncoder
-from smolvlm_edge.video import Clip, Picture, Timeline
+from smolvlm_edge.pictures.images import Tiles
+from smolvlm_edge.pictures.video import Clip, Picture, Timeline
 
 
 @dataclass(frozen=True, slots=True)

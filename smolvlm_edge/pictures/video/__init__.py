@@ -15,13 +15,13 @@ from typing import Protocol, TypeGuard
 
 from PIL import Image
 
-from smolvlm_edge.config import VideoConfig
+from smolvlm_edge.bundle.config import VideoConfig
 from smolvlm_edge.errors import RequestError, VideoError
-from smolvlm_edge.images import ImageSource, Tiles, cut, readable
-from smolvlm_edge.video.container import Container, format_of
-from smolvlm_edge.video.frames import sample_frames
-from smolvlm_edge.video.pictures import Animation, Pictures, is_animation, numbered_frames
-from smolvlm_edge.video.timeline import MAX_FRAMES, Timeline
+from smolvlm_edge.pictures.images import ImageSource, Tiles, cut, readable
+from smolvlm_edge.pictures.video.container import Container, format_of
+from smolvlm_edge.pictures.video.frames import sample_frames
+from smolvlm_edge.pictures.video.pictures import Animation, Pictures, is_animation, numbered_frames
+from smolvlm_edge.pictures.video.timeline import MAX_FRAMES, Timeline
 
 __all__ = ["Clip", "Picture", "Timeline", "Video", "as_video", "read_clip"]
 

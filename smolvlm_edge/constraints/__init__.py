@@ -19,12 +19,12 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from smolvlm_edge.errors import EngineError, IncompleteError, RequestError
-from smolvlm_edge.sampling import Logits
+from smolvlm_edge.generation.sampling import Logits
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
-    from smolvlm_edge.endings import Endings
+    from smolvlm_edge.constraints.endings import Endings
 
 OnLimit = Literal["error", "complete"]
 LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -48,7 +48,7 @@ class Constraint:
         Raises:
             IncompleteError: The token limit or a stop text cut it off.
         """
-        from smolvlm_edge.endings import byte_matcher, completes  # noqa: PLC0415 - an extra
+        from smolvlm_edge.constraints.endings import byte_matcher, completes  # noqa: PLC0415 - an extra
 
         if not completes(byte_matcher(self.grammar()), text.encode()):
             raise IncompleteError(
@@ -118,7 +118,7 @@ RULES: dict[str, Callable[[Any], str]] = {"schema": _schema_rule, "regex": _rege
 
 @lru_cache(maxsize=64)
 def _check_grammar(name: str, constraint: Constraint) -> None:
-    from smolvlm_edge.endings import byte_matcher  # noqa: PLC0415 - an extra
+    from smolvlm_edge.constraints.endings import byte_matcher  # noqa: PLC0415 - an extra
 
     matcher = byte_matcher(constraint.grammar())
     matcher.compute_bitmask()
@@ -221,7 +221,7 @@ class Guide:
         """
         from llguidance import LLMatcher  # noqa: PLC0415 - an extra
 
-        from smolvlm_edge.endings import Endings  # noqa: PLC0415
+        from smolvlm_edge.constraints.endings import Endings  # noqa: PLC0415
 
         self.prefix = vocabulary.prefix
         """What the answer begins with before its text."""

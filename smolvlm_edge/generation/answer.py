@@ -6,11 +6,11 @@ from typing import Any, Literal, Self, TypedDict, get_args
 
 from smolvlm_edge.constraints import Constraint, OnLimit, read_constraint
 from smolvlm_edge.errors import RequestError
-from smolvlm_edge.images import MAX_EDGE, Detail
-from smolvlm_edge.sampling import Sampling
-from smolvlm_edge.stopping import Event
-from smolvlm_edge.timings import Timings
-from smolvlm_edge.video import Timeline
+from smolvlm_edge.generation.sampling import Sampling
+from smolvlm_edge.generation.stopping import Event
+from smolvlm_edge.generation.timings import Timings
+from smolvlm_edge.pictures.images import MAX_EDGE, Detail
+from smolvlm_edge.pictures.video import Timeline
 
 FinishReason = Literal["stop", "length"]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from smolvlm_edge.conversation.prompt import ContentPart, Message
 from smolvlm_edge.errors import ImageError, RequestError
-from smolvlm_edge.images import ImageSource
-from smolvlm_edge.prompt import ContentPart, Message
-from smolvlm_edge.video import Video, as_video
+from smolvlm_edge.pictures.images import ImageSource
+from smolvlm_edge.pictures.video import Video, as_video
 
 Source = ImageSource | Video
 """A picture or a video."""

@@ -17,9 +17,9 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from smolvlm_edge.config import ModelConfig, read_json
+from smolvlm_edge.bundle.config import ModelConfig, read_json
 from smolvlm_edge.errors import IntegrityError, RequestError
-from smolvlm_edge.video.timeline import Timeline
+from smolvlm_edge.pictures.video.timeline import Timeline
 
 COMPLETION = (
     "{% if messages | length > 1 %}{{ raise_exception('a base model completes one text and holds no conversation') }}"

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from smolvlm_edge.errors import VideoError
-from smolvlm_edge.images import MAX_PIXELS
-from smolvlm_edge.video.frames import moment
+from smolvlm_edge.pictures.images import MAX_PIXELS
+from smolvlm_edge.pictures.video.frames import moment
 
 if TYPE_CHECKING:
     from av import VideoFrame, VideoStream

@@ -6,7 +6,7 @@ from threading import Condition, get_ident
 from typing import Literal
 
 from smolvlm_edge.errors import RequestError
-from smolvlm_edge.stopping import Stop
+from smolvlm_edge.generation.stopping import Stop
 
 Busy = Literal["wait", "raise"]
 

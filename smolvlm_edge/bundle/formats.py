@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from smolvlm_edge.bundle import TOKENIZER_FILES
-from smolvlm_edge.config import ModelConfig, read_json
+from smolvlm_edge.bundle.config import ModelConfig, read_json
 from smolvlm_edge.errors import ModelNotFoundError, UnsupportedModelError
 
 WEIGHTS = ".safetensors"

@@ -1,0 +1,1 @@
+"""What is asked, in every form that it comes in -> what the model reads."""

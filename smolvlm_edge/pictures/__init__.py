@@ -1,0 +1,1 @@
+"""Path, bytes, array -> tiles; videos -> frames, which become tiles too."""
