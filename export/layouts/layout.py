@@ -23,9 +23,10 @@ class Layout:
     target: Target
     """Whose graphs are arranged."""
     files: tuple[str, ...]
-    """What `arrange` writes: paths within the folder, with slashes."""
+    """What `arrange` may write: paths within the folder, with slashes."""
     arrange: Callable[[Bundle, Path], None]
-    """Writes them into a folder, from a bundle with graphs for the target; raises ExportError."""
+    """Writes them into a folder, from a bundle with graphs for the target; raises ExportError. The bundle's tokenizer
+    and processor files lie there already and may be changed."""
 
 
 def export_as(
@@ -62,10 +63,10 @@ def export_as(
             progress=progress,
         )
         bundle = Bundle.open(made)
-        layout.arrange(bundle, folder)
         for name in TOKENIZER_FILES:
             if (bundle.folder / name).is_file():
                 shutil.copyfile(bundle.folder / name, folder / name)
+        layout.arrange(bundle, folder)
     return out
 
 
@@ -77,7 +78,8 @@ def check_layout_output(layout: Layout, out: Path, *, force: bool) -> None:
     """
 
     def foreign(folder: Path) -> str | None:
-        missing = next((name for name in layout.files if not (folder / name).is_file()), None)
-        return f"it has no {missing}" if missing else unknown_file(folder, {*layout.files, *TOKENIZER_FILES})
+        if not any((folder / name).is_file() for name in layout.files):
+            return f"it has no {layout.files[0]}"
+        return unknown_file(folder, {*layout.files, *TOKENIZER_FILES})
 
     check_free(out, f"folder for {layout.reader}", foreign, force=force)

@@ -77,7 +77,7 @@ class PromptEncoder:
         self._vocab_size = config.text.vocab_size
         self.hidden_token_ids = self._hidden_token_ids(config)
         """Tokens that are no text of an answer."""
-        source = _template_source(folder, tokenizer_config)
+        source = template_source(folder, tokenizer_config)
         self.is_base = source is None
         """Whether the checkpoint has no chat template: the prompt is completed as it stands."""
         self._template = _compile(COMPLETION if source is None else source)
@@ -188,7 +188,7 @@ def _special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
     return tokens
 
 
-def _template_source(folder: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
+def template_source(folder: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
     """The chat template, from wherever the checkpoint keeps it (the newest place first); None if it has none."""
     if (file := folder / "chat_template.jinja").is_file():
         try:
