@@ -1,6 +1,6 @@
 // A picture -> tiles, to the last bit as smol-edge and transformers make them from the same pixels.
 //
-// transformers.js itself resizes bilinearly; this is Pillow's resampling (libImaging/Resample.c: rows first, then
+// transformers.js itself resizes bilinearly; this is the resampling of Pillow 13 (libImaging/Resample.c: rows, then
 // columns, weights in 22 bits of fixed point, rounded to 8 bits between the two and between the resizes). A picture is
 // {width, height, data}: RGB, one byte each. No DOM, so that it runs in a worker and under Node.
 
@@ -79,17 +79,27 @@ function pass(source, target, inSize, outSize, lines, inLine, outLine, inStep, o
 export function resize(picture, width, height, resample = 1) {
   const filter = FILTERS[resample];
   if (!filter) throw new Error(`this page cannot resize with Pillow's filter ${resample}`);
-  let { data } = picture;
-  if (width !== picture.width) {
-    const wide = new Uint8ClampedArray(width * picture.height * 3);
-    pass(data, wide, picture.width, width, picture.height, picture.width * 3, width * 3, 3, 3, filter);
-    data = wide;
-  }
-  if (height !== picture.height) {
-    const high = new Uint8ClampedArray(width * height * 3);
-    pass(data, high, picture.height, height, width, 3, 3, width * 3, width * 3, filter);
-    data = high;
-  }
+  // Pillow 13 begins with the columns where the height shrinks much more than the width; before, rows came first
+  const lost = picture.height - height;
+  const columnsFirst = lost > 0 && lost > 2 * (picture.width - width);
+  const steps = columnsFirst ? [stretchHeight, stretchWidth] : [stretchWidth, stretchHeight];
+  for (const step of steps) picture = step(picture, step === stretchWidth ? width : height, filter);
+  return picture;
+}
+
+function stretchWidth(picture, width, filter) {
+  if (width === picture.width) return picture;
+  const { height } = picture;
+  const data = new Uint8ClampedArray(width * height * 3);
+  pass(picture.data, data, picture.width, width, height, picture.width * 3, width * 3, 3, 3, filter);
+  return { width, height, data };
+}
+
+function stretchHeight(picture, height, filter) {
+  if (height === picture.height) return picture;
+  const { width } = picture;
+  const data = new Uint8ClampedArray(width * height * 3);
+  pass(picture.data, data, picture.height, height, width, 3, 3, width * 3, width * 3, filter);
   return { width, height, data };
 }
 

@@ -8,10 +8,11 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from smolvlm_edge.bundle import TOKENIZER_FILES, Bundle, Target
+from smolvlm_edge.errors import RequestError
 from smolvlm_edge.export.building import Progress
 from smolvlm_edge.export.output import check_free, unknown_file, written
 from smolvlm_edge.export.pipeline import check_targets, export_checkpoint
-from smolvlm_edge.quantize import RECIPES, Recipe
+from smolvlm_edge.quantize import RECIPES, Kind, Recipe
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,20 @@ class Layout:
     arrange: Callable[[Bundle, Path], None]
     """Writes them into a folder, from a bundle with graphs for the target; raises ExportError. The bundle's tokenizer
     and processor files lie there already and may be changed."""
+    refused: frozenset[Kind] = frozenset()
+    """Kinds of number formats that it has no operators for."""
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Refuse a width that this layout has not.
+
+        Raises:
+            RequestError: The recipe has a format of a refused kind.
+        """
+        if found := self.refused & recipe.kinds:
+            raise RequestError(
+                f"recipe {recipe.name}: {self.reader} has no operators for the kind {', '.join(sorted(found))} "
+                "(static comes from --vision int8-static): choose another width"
+            )
 
 
 def export_as(
@@ -50,6 +65,7 @@ def export_as(
         `out`.
     """
     check_targets([layout.target])
+    layout.check_recipe(recipe)
     check_layout_output(layout, out.resolve(), force=force)
     with written(out, force=force) as folder, TemporaryDirectory(dir=folder) as scratch:
         made = export_checkpoint(

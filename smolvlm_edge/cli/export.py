@@ -99,6 +99,8 @@ def export(
     default: Target = arrangement.target if arrangement else "onnx"
     targets = get_args(Target) if target == "both" else (target or default,)
     check_targets(targets)
+    if arrangement:
+        arrangement.check_recipe(chosen)
     check = partial(check_layout_output, arrangement) if arrangement else check_output
     check(out.resolve(), force=force)
     adapter_folder = _folder(tuned, ADAPTER, offline=offline) if tuned else None

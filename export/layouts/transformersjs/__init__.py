@@ -26,18 +26,17 @@ from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.export.layouts.layout import Layout
 from smolvlm_edge.export.layouts.transformersjs.files import RECORD, write_files
 from smolvlm_edge.export.layouts.transformersjs.graphs import GRAPHS
-from smolvlm_edge.export.layouts.transformersjs.widths import halve, unpack_blocks, unpack_rows
+from smolvlm_edge.export.layouts.transformersjs.widths import halve, make_unsigned, unpack_blocks, unpack_rows
+from smolvlm_edge.quantize import Recipe
 
 SUFFIXES = {"fp32": "", "fp16": "_fp16", "q8": "_quantized", "q4": "_q4", "q4f16": "_q4f16"}
 """Of a graph's files, by transformers.js' name of the number format."""
-FORMATS = {"fp32": ("fp32", "fp16"), "int8": ("q8",), "int4": ("q4", "q4f16")}
-"""Which formats a recipe's bundle is written in: the first for WebAssembly and Node, the last for WebGPU."""
 INLINE_BYTES = 1024  # smaller tensors stand in the graph file itself
 
 
 def arrange(bundle: Bundle, folder: Path) -> None:
     """Write a bundle's ONNX graphs the way transformers.js reads them, and the configuration that says so."""
-    formats = formats_of(bundle)
+    formats = formats_of(Recipe.from_dict(bundle.recipe))
     (folder / "onnx").mkdir()
     for format_ in formats:
         for name, graph in GRAPHS.items():
@@ -49,13 +48,16 @@ def arrange(bundle: Bundle, folder: Path) -> None:
                 halve(model)
             else:
                 unpack_blocks(model)
+                make_unsigned(model)
             _save(model, folder / "onnx" / f"{name}{SUFFIXES[format_]}.onnx")
     write_files(bundle, folder, formats)
 
 
-def formats_of(bundle: Bundle) -> tuple[str, ...]:
-    """The number formats that a bundle is written in."""
-    return FORMATS[str(bundle.recipe["name"]).partition("-")[0]]
+def formats_of(recipe: Recipe) -> tuple[str, ...]:
+    """The number formats that a recipe's bundle is written in: first that for WebAssembly and Node, last for WebGPU."""
+    if recipe.is_fitted:
+        return ("q4", "q4f16")
+    return ("q8",) if recipe.rules else ("fp32", "fp16")
 
 
 def _save(model: ir.Model, path: Path) -> None:
@@ -67,4 +69,6 @@ FILES = tuple(
     f"onnx/{name}{suffix}.onnx{data}" for name in GRAPHS for suffix in SUFFIXES.values() for data in ("", "_data")
 )
 
-TRANSFORMERS_JS = Layout("transformers.js' AutoModelForImageTextToText", "onnx", (*FILES, RECORD), arrange)
+TRANSFORMERS_JS = Layout(
+    "transformers.js' AutoModelForImageTextToText", "onnx", (*FILES, RECORD), arrange, refused=frozenset({"static"})
+)

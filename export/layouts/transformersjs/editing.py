@@ -8,7 +8,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-MICROSOFT = "com.microsoft"
+MICROSOFT, CONTRIBUTED = "com.microsoft", {"DynamicQuantizeMatMul"}
 
 
 class Editor:
@@ -23,7 +23,7 @@ class Editor:
 
     def add(self, name: str, op_type: str, inputs: Sequence[ir.Value | None], **attributes: Any) -> ir.Value:
         """A node with one output; the output. Nodes are named as in the bundle: `/layers.3/mlp/MatMul`."""
-        domain = MICROSOFT if op_type == "MatMulNBits" else ""
+        domain = MICROSOFT if op_type in CONTRIBUTED else ""
         node = ir.node(op_type, inputs, attributes, domain=domain, name=f"{name}/{op_type}")
         (output,) = node.outputs
         output.name = f"{node.name}/output_0"

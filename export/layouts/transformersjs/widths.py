@@ -66,6 +66,28 @@ def unpack_rows(model: ir.Model) -> None:
     graph.finish()
 
 
+def make_unsigned(model: ir.Model) -> None:
+    """The same int8 codes as uint8 with a zero point: on x86 without VNNI, products of uint8 and int8 overflow.
+
+    The runtime has a session option against that (session.x64quantprecision), which nobody sets here. In WebAssembly
+    the two are equally fast.
+    """
+    graph = Editor(model)
+    for node in graph.nodes("DynamicQuantizeMatMul"):
+        x, codes, scales = node.inputs[:3]
+        rows, columns = (int(size) for size in codes.shape)
+
+        def unsigned(codes: ir.Value = codes) -> npt.NDArray[Any]:
+            return array_of(codes).view(np.uint8) ^ np.uint8(128)
+
+        moved = graph.computed(f"{codes.name}.unsigned", ir.DataType.UINT8, (rows, columns), unsigned)
+        middle = graph.constant(f"middle_{columns}", np.full(columns, 128, np.uint8))
+        name = (node.name or "").removesuffix("/DynamicQuantizeMatMul")
+        product = graph.add(name, "DynamicQuantizeMatMul", [x, moved, scales, middle])
+        graph.replace(node.outputs[0], product)
+    graph.finish()
+
+
 def gather_plainly(model: ir.Model) -> None:
     """GatherBlockQuantized, for which WebAssembly has no kernel -> Gather, shifts and DequantizeLinear."""
     graph = Editor(model)
