@@ -1,5 +1,5 @@
 # What a developer needs; `make` alone runs what CI runs.
-.PHONY: check test parity aarch64 optimum packaging screenshot lint types fix clean stand-in
+.PHONY: check test parity aarch64 browser optimum packaging screenshot lint types fix clean stand-in
 PYTHON ?= .venv/bin/python
 
 check: lint types test
@@ -17,6 +17,13 @@ optimum: .venv-optimum-intel  ## against optimum-cli and optimum-intel, which ha
 .venv-optimum-intel:
 	$(PYTHON) -m venv $@.partial
 	$@.partial/bin/python -m pip install --quiet --requirement tests/optimum-intel.txt
+	mv $@.partial $@
+
+browser: .transformers-js  ## transformers.js on Node and in Chromium; needs node, npm and Debian's chromium
+	SMOL_EDGE_TRANSFORMERS_JS=$(CURDIR)/.transformers-js $(PYTHON) -m pytest -m browser -rs
+
+.transformers-js:
+	npm install --prefix $@.partial --ignore-scripts --no-audit --no-fund @huggingface/transformers@4.3.1 playwright-core
 	mv $@.partial $@
 
 packaging:  ## freezes examples/desktop and looks at its window; needs the [packaging] extra, tkinter and Xvfb

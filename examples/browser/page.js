@@ -27,12 +27,12 @@ async function listModels() {
   $("folder").replaceChildren(...names.map((name) => new Option(name)));
 }
 
+// Without float16 a graphics processor gets the files that compute in float32.
 async function offerWebGpu() {
   const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
   if (!adapter) return;
-  const half = adapter.features.has("shader-f16");
-  const option = new Option(half ? "graphics (WebGPU)" : "graphics (WebGPU, lacks float16)", "webgpu");
-  option.disabled = !half;
+  const option = new Option("graphics (WebGPU)", "webgpu");
+  option.dataset.half = adapter.features.has("shader-f16") ? "yes" : "no";
   $("device").append(option);
 }
 
@@ -44,13 +44,15 @@ $("model").addEventListener("submit", (event) => {
   worker.onerror = (error) => on.error(error.message || "the worker could not be started");
   $("asking").disabled = true;
   status("Loading …");
-  worker.postMessage({ load: { folder: $("folder").value, device: $("device").value } });
+  const [option] = $("device").selectedOptions;
+  worker.postMessage({ load: { folder: $("folder").value, device: option.value, half: option.dataset.half === "yes" } });
 });
 
 $("question").addEventListener("submit", (event) => {
   event.preventDefault();
   const content = [...pictures.map(() => ({ type: "image" })), { type: "text", text: $("prompt").value }];
   $("answer").textContent = "";
+  status("Looking …");
   busy(true);
   worker.postMessage({
     ask: { messages: [{ role: "user", content }], pictures, maxTokens: MAX_TOKENS, wanted: $("detail").value },

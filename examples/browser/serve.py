@@ -26,6 +26,8 @@ class Handler(SimpleHTTPRequestHandler):
 if __name__ == "__main__":
     Handler.isolated = "--plain" not in sys.argv
     numbers = [int(argument) for argument in sys.argv[1:] if argument.isdigit()]
-    server = ThreadingHTTPServer(("127.0.0.1", *(numbers or [8000])), partial(Handler, directory=str(Path(__file__).parent)))
+    server = ThreadingHTTPServer(
+        ("127.0.0.1", (numbers or [8000])[0]), partial(Handler, directory=str(Path(__file__).parent))
+    )
     print(f"http://127.0.0.1:{server.server_port}/", flush=True)
     server.serve_forever()

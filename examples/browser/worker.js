@@ -28,15 +28,17 @@ let processor;
 let model;
 let detail = "high";
 
-async function load({ folder, device, dtype }) {
+async function load({ folder, device, half }) {
   const begin = performance.now();
   await model?.dispose();
   processor = await AutoProcessor.from_pretrained(folder);
-  const config = await (await fetch(`${env.localModelPath}${folder}/preprocessor_config.json`)).json();
+  const read = async (name) => (await fetch(`${env.localModelPath}${folder}/${name}`)).json();
+  const config = await read("preprocessor_config.json");
+  const formats = (await read("config.json"))["transformers.js_config"];
   processor.components.image_processor = imageProcessor(Tensor, config, () => detail);
   model = await AutoModelForImageTextToText.from_pretrained(folder, {
     device,
-    ...(dtype ? { dtype } : {}),
+    dtype: device === "webgpu" && half ? formats.device_config.webgpu.dtype : formats.dtype,
     session_options: device === "wasm" ? WIDEN : {},
     progress_callback: (event) => event.status === "progress" && postMessage({ progress: event }),
   });
@@ -74,8 +76,7 @@ async function ask({ messages, pictures, maxTokens, wanted }) {
   });
   const end = performance.now();
   const tokensPerSecond = tokens > 1 ? ((tokens - 1) * 1000) / (end - first) : null;
-  const memory = performance.memory?.usedJSHeapSize ?? null;
-  postMessage({ answered: { promptTokens, tiles, tokens, firstSeconds: (first - begin) / 1000, tokensPerSecond, memory } });
+  postMessage({ answered: { promptTokens, tiles, tokens, firstSeconds: (first - begin) / 1000, tokensPerSecond } });
 }
 
 let queue = Promise.resolve();
