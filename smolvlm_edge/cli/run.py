@@ -31,7 +31,7 @@ from smolvlm_edge.generation.answer import DEFAULT_MAX_TOKENS, Chunk, GenerateOp
 from smolvlm_edge.graphs.choice import Choice
 from smolvlm_edge.graphs.engines import AUTO
 from smolvlm_edge.model import SmolVLM
-from smolvlm_edge.pictures.images import MAX_FILE_BYTES
+from smolvlm_edge.pictures.sources import MAX_FILE_BYTES
 from smolvlm_edge.pictures.video import as_video
 
 
