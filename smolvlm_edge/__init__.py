@@ -16,6 +16,7 @@ Importing this opens no engine; loading a model does, and opens no connection.
 from smolvlm_edge.chat import Chat
 from smolvlm_edge.conversation.request import Request
 from smolvlm_edge.errors import (
+    BusyError,
     DownloadError,
     EngineError,
     ExportError,
@@ -37,6 +38,7 @@ from smolvlm_edge.pictures.video import Timeline, Video
 
 __all__ = [
     "Answer",
+    "BusyError",
     "Chat",
     "Chunk",
     "DownloadError",
