@@ -7,10 +7,11 @@ default, that default stands here (transformers 5.23, Idefics3VisionConfig and L
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from smolvlm_edge.bundle.generation_config import GenerationConfig
 from smolvlm_edge.bundle.reading import Section
 from smolvlm_edge.errors import IntegrityError, UnsupportedModelError
 
@@ -95,6 +96,8 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...]
     """Every token that ends an answer, in ascending order."""
     tie_word_embeddings: bool
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    """Defaults of an answer's options."""
 
     @property
     def image_seq_len(self) -> int:
@@ -117,7 +120,9 @@ class ModelConfig:
             )
         text = config.section("text_config")
         generation_file = folder / "generation_config.json"
-        generation = Section.of_file(generation_file) if generation_file.is_file() else Section({}, "")
+        generation = (
+            Section.of_file(generation_file) if generation_file.is_file() else Section({}, generation_file.name)
+        )
         model = cls(
             model_type=model_type,
             vision=_vision_config(config.section("vision_config")),
@@ -126,6 +131,7 @@ class ModelConfig:
             image_token_id=config.integer("image_token_id", 128257),
             eos_token_ids=_eos_token_ids(generation, config, text),
             tie_word_embeddings=config.flag("tie_word_embeddings"),
+            generation=GenerationConfig.from_section(generation),
         )
         model.check("config.json")
         return model
@@ -145,8 +151,8 @@ class ModelConfig:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for bundle.json."""
-        return asdict(self)
+        """Plain values for bundle.json, without those that are the default."""
+        return asdict(self, dict_factory=_set)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -248,6 +254,10 @@ class VideoConfig:
         return cls(frame=ImageConfig.from_section(config), max_frames=max_frames, fps=fps)
 
 
+def _set(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: value for key, value in pairs if value not in (None, (), {})}
+
+
 def _image_processor(folder: Path) -> Section:
     return _part_of_processor(folder, "image_processor") or Section.of_file(folder / "preprocessor_config.json")
 
@@ -260,8 +270,7 @@ def _video_processor(folder: Path) -> Section:
 
 
 def _part_of_processor(folder: Path, key: str) -> Section | None:
-    file = folder / "processor_config.json"
-    processor = Section.of_file(file) if file.is_file() else Section({}, file.name)
+    processor = Section.of_file_if_there(folder / "processor_config.json")
     return processor.section(key) if key in processor.values else None
 
 

@@ -5,7 +5,7 @@ import os
 import reprlib
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -72,6 +72,11 @@ class Section:
         """What a file holds."""
         return cls(read_json(path), path.name)
 
+    @classmethod
+    def of_file_if_there(cls, path: Path) -> "Section":
+        """What a file holds; nothing if there is no such file."""
+        return cls.of_file(path) if os.path.lexists(path) else cls({}, path.name)
+
     def section(self, key: str) -> "Section":
         """The object inside of that name."""
         value = self.values.get(key)
@@ -117,6 +122,24 @@ class Section:
             raise self._wrong(key, f"whole numbers from 0 to {LARGEST}")
         return tuple(numbers)
 
+    def runs(self, key: str) -> tuple[tuple[int, ...], ...]:
+        """A list of lists of whole numbers; none if it is missing or null."""
+        value = self._given(key, [])
+        if not isinstance(value, list) or not all(isinstance(run, list) and run for run in value):
+            raise self._wrong(key, "lists of whole numbers")
+        return tuple(Section({key: run}, self.place).integers(key) for run in value)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of texts; none if it is missing or null."""
+        value = self._given(key, [])
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+            raise self._wrong(key, "a list of texts")
+        return tuple(value)
+
+    def optional(self, read: Callable[[str], T], key: str) -> T | None:
+        """What one of the methods above reads; None if it is missing or null."""
+        return None if self.values.get(key) is None else read(key)
+
     def triple(self, key: str) -> tuple[float, float, float]:
         """Three finite numbers, as for red, green and blue."""
         match self.values.get(key):
@@ -129,7 +152,8 @@ class Section:
         """The dataclass with these values; what has a default may be missing, and nothing may be unknown.
 
         Args:
-            cls: Its fields are int, float, bool, str, tuple[int, ...], another such dataclass, or one of these or None.
+            cls: Its fields are int, float, bool, str, tuples as `integers`, `runs` and `texts` give them, another such
+            dataclass, or one of these or None.
             most: The largest whole number.
         """
         types = get_type_hints(cls)
@@ -151,7 +175,19 @@ class Section:
             return self.section(key).fill(type_, most=most)
         if type_ is int:
             return self.integer(key, least=-most, most=most)
-        return {float: self.number, bool: self.flag, str: self.text}.get(type_, self.integers)(key)
+        readers: dict[Any, Callable[[str], Any]] = {
+            float: self.number,
+            bool: self.flag,
+            str: self.text,
+            tuple[int, ...]: self.integers,
+            tuple[tuple[int, ...], ...]: self.runs,
+            tuple[str, ...]: self.texts,
+        }
+        return readers[type_](key)
+
+    def shown(self, key: str) -> str:
+        """A value for a message, which has to fit a terminal."""
+        return _shown(self.values.get(key))
 
     def refuse(self, key: str, *allowed: object) -> None:
         """Raise unless the value is absent, null, false or one of those allowed.
@@ -161,14 +197,14 @@ class Section:
         """
         value = self.values.get(key)
         if value and value not in allowed:
-            raise UnsupportedModelError(f"{self.place}: {key}={_shown(value)} is not supported")
+            raise UnsupportedModelError(f"{self.place}: {key}={self.shown(key)} is not supported")
 
     def _given(self, key: str, default: Any) -> Any:
         value = self.values.get(key)
         return default if value is None else value
 
     def _wrong(self, key: str, wanted: str) -> IntegrityError:
-        return IntegrityError(f"{self.place}: {key} must be {wanted}, not {_shown(self.values.get(key))}")
+        return IntegrityError(f"{self.place}: {key} must be {wanted}, not {self.shown(key)}")
 
 
 def _is_number(value: object) -> bool:
