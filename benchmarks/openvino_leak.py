@@ -14,8 +14,8 @@ import numpy as np
 
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # opens no connection
 
-import openvino as ov
-from openvino import opset13 as ops
+import openvino as ov  # noqa: E402
+from openvino import opset13 as ops  # noqa: E402
 
 HEADS, SIZE = 2, 16
 PROPERTIES = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}

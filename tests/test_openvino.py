@@ -116,7 +116,9 @@ def test_what_was_compiled_for_a_model_by_name_is_kept(
     assert not [*kept.glob(".*")], "nothing private is left"
     assert not outdated.exists()
     assert answer(named) == expected
-    assert {blob: blob.stat().st_mtime_ns for blob in kept.rglob("*.blob")} == blobs, "the second time nothing is compiled"
+    assert {blob: blob.stat().st_mtime_ns for blob in kept.rglob("*.blob")} == blobs, (
+        "the second time nothing is compiled"
+    )
     for spoil in (lambda blob: blob.write_bytes(b"?" * 5000), lambda blob: os.truncate(blob, 700)):
         for blob in kept.rglob("*.blob"):
             blob.chmod(0o600)
