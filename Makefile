@@ -1,11 +1,14 @@
 # What a developer needs; `make` alone runs what CI runs.
-.PHONY: check test parity aarch64 optimum packaging screenshot lint types fix clean stand-in
+.PHONY: check test stress parity aarch64 optimum packaging screenshot lint types fix clean stand-in
 PYTHON ?= .venv/bin/python
 
 check: lint types test
 
 test:  ## everything that needs no reference implementation
 	$(PYTHON) -m pytest
+
+stress:  ## hostile hubs, many processes at once, hundreds of openings: minutes
+	$(PYTHON) -m pytest -m stress -s
 
 parity:  ## against transformers; needs the [parity] extra
 	$(PYTHON) -m pytest -m parity

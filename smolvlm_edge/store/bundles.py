@@ -112,7 +112,7 @@ def remove(source: Source) -> int:
     stem, freed = f"{_stem(source)}@{(commit or '')[:12]}", 0
     # the hidden ones are locks, and what was killed
     for path in [*bundles_home().glob(f"{stem}*"), *bundles_home().glob(f".{stem}*")]:
-        freed += sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else 0
+        freed += sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         _delete(path)
     return freed
 
