@@ -33,6 +33,7 @@ from smolvlm_edge.generation.answer import Answer, Chunk, GenerateOptions
 from smolvlm_edge.generation.timings import Timings
 from smolvlm_edge.model import SmolVLM
 from smolvlm_edge.pictures.video import Timeline, Video
+from smolvlm_edge.store.bundles import LocalModel, local_models
 
 __all__ = [
     "Answer",
@@ -45,6 +46,7 @@ __all__ = [
     "ImageError",
     "IncompleteError",
     "IntegrityError",
+    "LocalModel",
     "ModelNotFoundError",
     "Request",
     "RequestError",
@@ -56,4 +58,5 @@ __all__ = [
     "UnsupportedModelError",
     "Video",
     "VideoError",
+    "local_models",
 ]
