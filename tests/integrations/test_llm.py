@@ -11,8 +11,6 @@ import pytest
 pytestmark = pytest.mark.integrations
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SHAPES = "The picture shows a large red circle at the top left, a small blue star in the middle"
-    "The picture shows a large red circle at the top left, a small blue star in the middle and a large green triangle"
-)
 ASK_ASYNC = """
 import asyncio, llm
 async def main():
