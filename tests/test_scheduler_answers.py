@@ -197,7 +197,7 @@ def test_a_slow_reader_holds_up_nobody(alone: SmolVLM, load: Callable[..., SmolV
 def test_a_budget_lets_wait_and_refuses(alone: SmolVLM, load: Callable[..., SmolVLM]) -> None:
     text = alone.bundle.model.text
     size = text.num_hidden_layers * 2 * text.num_key_value_heads * text.head_dim * 4
-    model = load(parallel=4, cache_bytes=size * 1100)
+    model = load(parallel=4, cache_bytes=size * 960)
     answers = list(model.generate_many([{"prompt": LONG, "max_tokens": 9}] * 5 + [{"prompt": LONG, "max_tokens": 700}]))
     expected = alone.generate([], LONG, max_tokens=9).token_ids
     assert [answer.token_ids for answer in answers[:5] if isinstance(answer, Answer)] == [expected] * 5
