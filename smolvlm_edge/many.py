@@ -5,7 +5,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import get_ident
 
 from smolvlm_edge.conversation.request import Request
-from smolvlm_edge.errors import StoppedError
 from smolvlm_edge.generation.answer import Answer, GenerateOptions
 from smolvlm_edge.generation.stopping import Stop
 
@@ -40,7 +39,7 @@ class Many:
         pool, asking = ThreadPoolExecutor(self._width + 1, "smol-edge answers"), get_ident()
         submitted = enumerate(pool.submit(self._one, request, asking) for request in requests)
         under_way: dict[Future[Answer], int] = {}
-        more = True
+        more, cancelled = True, Stop(self._options.get("cancel"))
         try:
             while more or under_way:
                 # an answer that is slow stops none behind it, but those that wait to be read are bounded too
@@ -51,6 +50,7 @@ class Many:
                     else:
                         under_way[future] = number
                 if (ready := self._ready(under_way)) is not None:
+                    cancelled.check()
                     yield under_way.pop(ready), self._outcome(ready)
                 elif under_way:
                     wait(_undone(under_way), return_when=FIRST_COMPLETED)
@@ -80,10 +80,7 @@ class Many:
         error = future.exception()
         if error is None:
             return future.result()
-        cancel = self._options.get("cancel")
-        if not isinstance(error, Exception) or (
-            isinstance(error, StoppedError) and cancel is not None and cancel.is_set()
-        ):
+        if not isinstance(error, Exception):
             raise error
         error.__cause__ = error.__context__ = None  # they and the traceback hold on to half-decoded pictures
         return error.with_traceback(None)

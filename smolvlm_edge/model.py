@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, Unpack, get_args, overload
 from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.bundle.config import ImageConfig, VideoConfig
 from smolvlm_edge.chat import Chat
-from smolvlm_edge.constraints import Guide, Vocabulary
+from smolvlm_edge.constraints import Constraint, Guide, Vocabulary
 from smolvlm_edge.conversation.messages import Conversation, RawMessage, Source
 from smolvlm_edge.conversation.model_input import ModelInput
 from smolvlm_edge.conversation.prompt import PromptEncoder
@@ -22,7 +22,7 @@ from smolvlm_edge.generation.answer import Answer, Chunk, GenerateOptions, check
 from smolvlm_edge.generation.driving import Busy, Driver
 from smolvlm_edge.generation.network import Memory, Network
 from smolvlm_edge.generation.reply import Reply
-from smolvlm_edge.generation.sampling import Sampler
+from smolvlm_edge.generation.sampling import Sampler, Sampling
 from smolvlm_edge.generation.scheduler import Scheduler
 from smolvlm_edge.generation.stopping import Stop
 from smolvlm_edge.generation.timings import Clock
@@ -266,7 +266,7 @@ class SmolVLM:
                 "that: load the model in here, or start processes with the method 'spawn'"
             )
         clock, thread = Clock(self._load_ms), asking or get_ident()
-        check_options(options)
+        sampling, max_tokens, constraint = self._check(options)
         with ExitStack() as turn:
             with clock.measure("queue_ms"):
                 turn.enter_context(self._driver.turn(stop, thread))
@@ -275,7 +275,11 @@ class SmolVLM:
                     pictures.append(self._read(source, options))
                     stop.check()
                 prompt = ModelInput.of(conversation, pictures, self.prompt_encoder, self.bundle.model)
-            response = self._response(prompt, options, stop, clock)
+            max_tokens = min(max_tokens, self._room(len(prompt.input_ids)))
+            sampler = Sampler(sampling, prompt.input_ids, self.bundle.model.eos_token_ids)
+            guide = self._guide(constraint, sampler, max_tokens, options, clock) if constraint else None
+            reply = self._reply(max_tokens, options, constraint, guide)
+            response = Response(self._network, prompt, reply, guide or sampler, options, stop, clock)
             del conversation, pictures, prompt  # they hold the pictures, and the response lets go of them in time
             yield from self._driver.run(response, thread)
 
@@ -306,9 +310,11 @@ class SmolVLM:
         """The answer to a request of `generate_many`, whose pictures are read before it is its turn."""
         images, prompt, messages = request.pop("images", ()), request.pop("prompt", ""), request.pop("messages", None)
         conversation = read_request(images, prompt, messages, request)
-        pictures = [self._read(source, request) for source in conversation.sources]
-        stop.check()
-        return Answer.of(self.respond(conversation, pictures, request, stop, asking))
+
+        def pictures() -> list[Picture]:  # of which nothing here keeps hold
+            return [self._read(source, request) for source in conversation.sources]
+
+        return Answer.of(self.respond(conversation, pictures(), request, stop, asking))
 
     def _read(self, source: Source, options: GenerateOptions) -> Picture:
         if isinstance(source, Video):
@@ -316,28 +322,27 @@ class SmolVLM:
         detail, longest_edge = options.get("detail", "high"), options.get("longest_edge")
         return cut(open_image(source), self.image_config, detail=detail, longest_edge=longest_edge)
 
-    def _response(self, prompt: ModelInput, options: GenerateOptions, stop: Stop, clock: Clock) -> Response:
-        """What computes the answer to a prompt, in the form that was asked for."""
-        encoder, positions = self.prompt_encoder, len(prompt.input_ids)
-        sampling, max_tokens, constraint = check_options(options)
-        max_tokens = min(max_tokens, self._room(positions))
-        sampler, guide = Sampler(sampling, prompt.input_ids), None
-        if constraint:
-            with clock.measure("load_ms"):
-                vocabulary = self._vocabulary
-            on_limit, measure = options.get("on_limit", "error"), partial(clock.measure, "constraint_ms")
-            guide = Guide(constraint, vocabulary, sampler, max_tokens, on_limit, measure)
-        reply = Reply(
-            encoder.tokenizer,
-            encoder.hidden_token_ids,
-            encoder.is_base,
-            self.bundle.model.eos_token_ids,
-            max_tokens,
-            options.get("stop", ()),
-            constraint,
-            guide,
-        )
-        return Response(self._network, prompt, reply, guide or sampler, positions + max_tokens, options, stop, clock)
+    def _check(self, options: GenerateOptions) -> tuple[Sampling, int, Constraint | None]:
+        """As `check_options`, with the model's own defaults and vocabulary."""
+        model = self.bundle.model
+        sampling, max_tokens, constraint = check_options(options, model.generation.options())
+        sampling.check_vocabulary(model.text.vocab_size)
+        return sampling, max_tokens, constraint
+
+    def _guide(
+        self, constraint: Constraint, sampler: Sampler, max_tokens: int, options: GenerateOptions, clock: Clock
+    ) -> Guide:
+        with clock.measure("load_ms"):
+            vocabulary = self._vocabulary
+        on_limit, measure = options.get("on_limit", "error"), partial(clock.measure, "constraint_ms")
+        return Guide(constraint, vocabulary, sampler, max_tokens, on_limit, measure)
+
+    def _reply(
+        self, max_tokens: int, options: GenerateOptions, constraint: Constraint | None, guide: Guide | None
+    ) -> Reply:
+        encoder, eos_token_ids, texts = self.prompt_encoder, self.bundle.model.eos_token_ids, options.get("stop", ())
+        tokenizer, hidden, is_base = encoder.tokenizer, encoder.hidden_token_ids, encoder.is_base
+        return Reply(tokenizer, hidden, is_base, eos_token_ids, max_tokens, texts, constraint, guide)
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:

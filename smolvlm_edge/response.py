@@ -25,7 +25,6 @@ class Response(Job):
         prompt: ModelInput,
         reply: Reply,
         choose: Callable[[Floats], int],
-        room: int,
         options: GenerateOptions,
         stop: Stop,
         clock: Clock,
@@ -37,12 +36,11 @@ class Response(Job):
             prompt: What is answered.
             reply: Where its tokens go.
             choose: Logits [vocab_size] -> token.
-            room: Positions that prompt and answer may take.
             options: See `GenerateOptions`.
             stop: When to end early.
             clock: Measures it.
         """
-        super().__init__(room)
+        super().__init__(room=len(prompt.input_ids) + reply.max_tokens)
         self._network, self._reply, self._choose = network, reply, choose
         self._prompt: ModelInput | None = prompt
         self._options, self._stop, self._clock = options, stop, clock

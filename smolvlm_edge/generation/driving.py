@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from threading import Condition, get_ident
 from typing import Literal
 
-from smolvlm_edge.errors import EngineError, RequestError
+from smolvlm_edge.errors import BusyError, EngineError, RequestError
 from smolvlm_edge.generation.answer import Chunk
 from smolvlm_edge.generation.scheduler import Scheduler, Task
 from smolvlm_edge.generation.stopping import Stop
@@ -65,7 +65,8 @@ class Driver:
             asking: The thread that waits for the answer, if another one does this for it.
 
         Raises:
-            RequestError: Everything is taken and nobody is to wait, or the thread would wait for itself.
+            BusyError: Everything is taken and nobody is to wait.
+            RequestError: The thread would wait for itself.
             StoppedError: The answer was not wanted for so long.
         """
         caller = _Caller()
@@ -138,7 +139,7 @@ class Driver:
         if len(inside) == self._inside and all(caller.thread == asking for caller in inside):
             raise RequestError(WAITS_FOR_ITSELF)
         if self._busy == "raise":
-            raise RequestError("the model is still answering somebody else: ask again later")
+            raise BusyError("the model is still answering somebody else: ask again later")
 
     def _remove(self, job: Job) -> None:
         job.unwanted = True
