@@ -163,21 +163,21 @@ class Container:
         if stream.duration:
             duration = stream.duration * self._time_base
         elif tag := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):
-            duration = self._from_tag(int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]))
+            duration = self._of_pictures(int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]), frame_rate)
         elif stream.frames:
             duration = stream.frames / frame_rate
         elif self._container.duration:
-            duration = self._container.duration / 1_000_000 - self._start  # FLV and Matroska count from zero
+            duration = self._of_pictures(self._container.duration / 1_000_000, frame_rate)
         return duration if duration and 0 < duration < MAX_DURATION_S else None
 
-    def _from_tag(self, tag: float) -> float:
-        """Matroska has no other place for it; FFmpeg writes where the last frame ends, mkvmerge how long all take."""
-        if not MISSING_S < self._start < tag < MAX_DURATION_S:
-            return tag if self._start >= tag else tag - max(self._start, 0)
-        self._container.seek(self._ticks(tag - self._start), stream=self._stream)
-        end = max((self._seconds(packet.pts) for packet in self._packets()), default=0.0)
+    def _of_pictures(self, stated: float, frame_rate: float) -> float:
+        """What a stated length means for pictures that begin late: some writers count from zero, some from them."""
+        if self._start <= 0 or not self._start < stated < MAX_DURATION_S:
+            return stated
+        self._container.seek(self._ticks(stated - self._start), stream=self._stream)
+        last = max((self._seconds(packet.pts) for packet in self._packets()), default=0.0)
         self._container.seek(0)
-        return tag if end > tag - self._start + MISSING_S else tag - self._start
+        return max(stated - self._start, last + 1 / frame_rate)
 
     def _times(self) -> tuple[tuple[float, ...], float]:
         """When each frame is shown and when the last one ends, read undecoded."""
@@ -254,5 +254,5 @@ class Container:
             raise VideoError(f"{self._name} needs more memory than there is: make it smaller first") from error
         except self._av_error as error:
             raise VideoError(f"{self._name} is damaged or cut off: {error.strerror or shown(error)}") from error
-        except (ValueError, OverflowError, ArithmeticError, LookupError, RuntimeError, TypeError) as error:
+        except Exception as error:  # PyAV raises UnicodeDecodeError, ValueError, OverflowError, ...
             raise VideoError(f"{self._name} is damaged: {shown(error)}") from error
