@@ -40,7 +40,7 @@ class Reply:
         """
         texts = [stop] if isinstance(stop, str) else stop
         self._detokenizer = Detokenizer(tokenizer, texts, hidden_token_ids)
-        self._eos_token_ids, self._max_tokens = eos_token_ids, max_tokens
+        self._eos_token_ids, self.max_tokens = eos_token_ids, max_tokens
         self._constraint, self._guide = constraint, guide
         self._begun = is_base  # what a completion begins with, a space too, belongs to it
         self._text = ""
@@ -58,7 +58,7 @@ class Reply:
         self.tokens += 1
         guide = self._guide
         ended = token in self._eos_token_ids or (guide is not None and guide.ended)
-        cut = self.tokens == self._max_tokens or (guide is not None and guide.cut)
+        cut = self.tokens == self.max_tokens or (guide is not None and guide.cut)
         text = self._detokenizer.push(token)
         if ended or cut:
             text += self._detokenizer.flush()
@@ -69,7 +69,7 @@ class Reply:
         text = self._without_prefix(text)
         self._text += text
         if self._constraint and self.finish_reason:
-            self._constraint.check(self._text, self._max_tokens)
+            self._constraint.check(self._text, self.max_tokens)
         return text
 
     def _without_prefix(self, text: str) -> str:
