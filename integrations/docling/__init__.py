@@ -1,10 +1,12 @@
 """Documents in Docling, read by this family on a plain CPU, in-process and without torch.
 
-    from docling.document_converter import DocumentConverter, PdfFormatOption
     from smolvlm_edge.integrations.docling import SmolEdgeVlmPipeline, SmolEdgeVlmPipelineOptions
+    from docling.document_converter import DocumentConverter, PdfFormatOption
 
     pdf = PdfFormatOption(pipeline_cls=SmolEdgeVlmPipeline, pipeline_options=SmolEdgeVlmPipelineOptions())
     print(DocumentConverter(format_options={"pdf": pdf}).convert("paper.pdf").document.export_to_markdown())
+
+(in this order where torch is not installed: Docling 2.143 imports it for nothing, see `_compat`)
 
 and descriptions of pictures, in any of Docling's pipelines:
 

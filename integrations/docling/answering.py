@@ -11,7 +11,7 @@ from PIL.Image import Image
 
 from smolvlm_edge import Chunk, SmolEdgeError, SmolVLM
 from smolvlm_edge.integrations.docling._compat import VlmStopReason
-from smolvlm_edge.integrations.docling.loops import LoopDetector
+from smolvlm_edge.integrations.loops import LoopDetector
 
 
 @dataclass(frozen=True, slots=True)

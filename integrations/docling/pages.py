@@ -1,10 +1,9 @@
 """Pages -> DocTags, by granite-docling or SmolDocling."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from smolvlm_edge import SmolVLM
 from smolvlm_edge.integrations.docling._compat import (
     BaseVlmEngine,
     VlmConvertOptions,
@@ -15,6 +14,9 @@ from smolvlm_edge.integrations.docling._compat import (
     stage_of,
 )
 from smolvlm_edge.integrations.docling.answering import ask_all, opened
+
+if TYPE_CHECKING:
+    from smolvlm_edge import SmolVLM
 
 PRESET = "granite_docling"
 
@@ -28,9 +30,9 @@ class SmolEdgeVlmPipelineOptions(VlmPipelineOptions):
     quant: str = "int4"
     threads: int | None = None
     parallel: int = Field(default=1, ge=1)
-    """Pages that are read at once; `docling.datamodel.settings.settings.perf.page_batch_size` bounds it, 4 as it is."""
+    """Pages that are read at once; Docling hands out `settings.perf.page_batch_size` of them at a time, 4 as it is."""
     stop_loops: bool = True
-    """End a page that repeats itself (see `loops`); False leaves it to the longest answer, as transformers does."""
+    """End a page that repeats itself (see `integrations.loops`); False leaves it to the longest answer, as transformers does."""
 
 
 class SmolEdgeEngine(BaseVlmEngine):
