@@ -32,7 +32,7 @@ class SmolEdgeVlmPipelineOptions(VlmPipelineOptions):
     parallel: int = Field(default=1, ge=1)
     """Pages that are read at once; Docling hands out `settings.perf.page_batch_size` of them at a time, 4 as it is."""
     stop_loops: bool = True
-    """End a page that repeats itself (see `integrations.loops`); False leaves it to the longest answer, as transformers does."""
+    """End a page that repeats itself (see `integrations.loops`); False goes on to the longest answer."""
 
 
 class SmolEdgeEngine(BaseVlmEngine):
