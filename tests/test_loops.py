@@ -1,10 +1,14 @@
 """The rule by which a page that repeats itself is ended, on answers whose tokens are made up here."""
 
 import random
+from pathlib import Path
 
 import pytest
 
-from smolvlm_edge.integrations.loops import LoopDetector
+from smolvlm_edge import SmolVLM
+from smolvlm_edge.generation.loops import LoopDetector
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 def ended_after(tokens: list[int]) -> int | None:
@@ -33,3 +37,12 @@ def test_a_table_with_empty_cells_is_no_loop() -> None:
 def test_a_circle_that_ends_is_forgotten() -> None:
     almost = [5, 6] * 127
     assert ended_after([*almost, 9, *almost]) is None
+
+
+def test_an_answer_that_repeats_itself_ends_where_the_rule_says() -> None:
+    """With a model that always says the same token: 256 of them are a loop, and the answer says that it was cut."""
+    with SmolVLM.load("demo") as model:
+        never = {"max_tokens": 400, "suppress_tokens": list(range(model.bundle.model.text.vocab_size))[:-1]}
+        looped = model.generate(EXAMPLES / "shapes.png", "describe", stop_loops=True, **never)
+        assert (len(looped.token_ids), len({*looped.token_ids}), looped.finish_reason) == (256, 1, "length")
+        assert len(model.generate(EXAMPLES / "shapes.png", "describe", **never).token_ids) == 400

@@ -32,7 +32,7 @@ class SmolEdgeVlmPipelineOptions(VlmPipelineOptions):
     parallel: int = Field(default=1, ge=1)
     """Pages that are read at once; Docling hands out `settings.perf.page_batch_size` of them at a time, 4 as it is."""
     stop_loops: bool = True
-    """End a page that repeats itself (see `integrations.loops`); False goes on to the longest answer."""
+    """End a page that repeats itself (see `GenerateOptions`); False goes on to the longest answer."""
 
 
 class SmolEdgeEngine(BaseVlmEngine):
@@ -56,8 +56,8 @@ class SmolEdgeEngine(BaseVlmEngine):
         if self._model is None:
             self.initialize()
         assert self._model is not None
-        questions = [(each.image, each.prompt, _options(each)) for each in input_batch]
-        told = ask_all(self._model, questions, self._options.parallel, stop_loops=self._options.stop_loops)
+        questions = [(each.image, each.prompt, self._wishes(each)) for each in input_batch]
+        told = ask_all(self._model, questions, self._options.parallel)
         return [
             VlmEngineOutput(
                 text=each.text,
@@ -66,6 +66,14 @@ class SmolEdgeEngine(BaseVlmEngine):
             )
             for each in told
         ]
+
+    def _wishes(self, asked: VlmEngineInput) -> dict[str, Any]:
+        return {
+            "max_tokens": asked.max_new_tokens,
+            "temperature": asked.temperature,
+            "stop": asked.stop_strings,
+            "stop_loops": self._options.stop_loops,
+        }
 
 
 class SmolEdgeVlmPipeline(VlmPipeline):
@@ -77,8 +85,3 @@ class SmolEdgeVlmPipeline(VlmPipeline):
         self.force_backend_text = pipeline_options.force_backend_text and doctags
         self.keep_images = pipeline_options.generate_page_images
         self.build_pipe = [stage_of(options, SmolEdgeEngine(pipeline_options))]
-
-
-def _options(asked: VlmEngineInput) -> dict[str, Any]:
-    options: dict[str, Any] = {"max_tokens": asked.max_new_tokens, "temperature": asked.temperature}
-    return {**options, "stop": asked.stop_strings} if asked.stop_strings else options

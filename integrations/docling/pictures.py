@@ -46,7 +46,7 @@ class SmolEdgePictureDescription(PictureDescriptionBaseModel):
     def _annotate_images(self, images: Iterable[Image.Image]) -> Iterable[ApiImageRequestResult]:
         options = self.options
         model = opened(options.model, options.quant, options.threads, options.parallel)
-        wishes = {"max_tokens": options.max_tokens, "detail": options.detail}
+        wishes = {"max_tokens": options.max_tokens, "detail": options.detail, "stop_loops": True}
         questions = [(image, options.prompt, wishes) for image in images]
-        for told in ask_all(model, questions, options.parallel, stop_loops=True):
+        for told in ask_all(model, questions, options.parallel):
             yield ApiImageRequestResult(told.text, told.tokens, told.stop_reason, error=told.error)

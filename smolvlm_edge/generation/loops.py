@@ -1,6 +1,6 @@
 """Whether an answer has begun to repeat itself.
 
-Small models that write whole pages sometimes fall into a circle and stay there until the longest answer is reached:
+Small models that write long answers sometimes fall into a circle and stay there until the longest answer is reached:
 8,192 tokens, minutes, for nothing (docling#1515, llama.cpp#16678). The rule is about tokens, not about texts: an answer
 loops once its last `LOOP_TOKENS` tokens are one sequence of at most `LONGEST_PERIOD` tokens, said again and again. So
 at least four rounds have been seen, and a single token 256 times. A table's empty cells are shorter than that.
@@ -11,7 +11,7 @@ LONGEST_PERIOD = 64
 
 
 class LoopDetector:
-    """Is told of every token of an answer."""
+    """Is told of every token of an answer, one after the other."""
 
     def __init__(self) -> None:
         self._tokens: list[int] = []
