@@ -1,11 +1,14 @@
 # What a developer needs; `make` alone runs what CI runs.
-.PHONY: check test parity aarch64 browser optimum packaging screenshot lint types fix clean stand-in
+.PHONY: check test stress parity integrations aarch64 browser optimum packaging screenshot lint types fix clean stand-in
 PYTHON ?= .venv/bin/python
 
 check: lint types test
 
 test:  ## everything that needs no reference implementation
 	$(PYTHON) -m pytest
+
+stress:  ## hostile hubs, many processes at once, hundreds of openings: minutes
+	$(PYTHON) -m pytest -m stress -s
 
 parity:  ## against transformers; needs the [parity] extra
 	$(PYTHON) -m pytest -m parity
@@ -25,6 +28,9 @@ browser: .transformers-js  ## transformers.js on Node and in Chromium; needs nod
 .transformers-js:
 	npm install --prefix $@.partial --ignore-scripts --no-audit --no-fund @huggingface/transformers@4.3.1 playwright-core
 	mv $@.partial $@
+
+integrations:  ## other programs with smol-edge in them: llm, VLMEvalKit, Ray, Docling; environments below .environments/
+	SMOL_EDGE_ENVIRONMENTS=.environments $(PYTHON) -m pytest -m integrations -rs
 
 packaging:  ## freezes examples/desktop and looks at its window; needs the [packaging] extra, tkinter and Xvfb
 	$(PYTHON) -m pytest -m packaging -rs

@@ -31,9 +31,11 @@ from smolvlm_edge.errors import (
     VideoError,
 )
 from smolvlm_edge.generation.answer import Answer, Chunk, GenerateOptions
+from smolvlm_edge.generation.logprobs import Logprobs
 from smolvlm_edge.generation.timings import Timings
 from smolvlm_edge.model import SmolVLM
 from smolvlm_edge.pictures.video import Timeline, Video
+from smolvlm_edge.store.bundles import LocalModel, local_models
 
 __all__ = [
     "Answer",
@@ -47,6 +49,8 @@ __all__ = [
     "ImageError",
     "IncompleteError",
     "IntegrityError",
+    "LocalModel",
+    "Logprobs",
     "ModelNotFoundError",
     "Request",
     "RequestError",
@@ -58,4 +62,5 @@ __all__ = [
     "UnsupportedModelError",
     "Video",
     "VideoError",
+    "local_models",
 ]

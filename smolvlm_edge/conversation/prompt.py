@@ -17,7 +17,8 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from smolvlm_edge.bundle.config import ModelConfig, read_json
+from smolvlm_edge.bundle.config import ModelConfig
+from smolvlm_edge.bundle.reading import read_json
 from smolvlm_edge.errors import IntegrityError, RequestError
 from smolvlm_edge.pictures.video.timeline import Timeline
 
