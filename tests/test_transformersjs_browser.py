@@ -176,3 +176,17 @@ def test_on_webgpu_where_there_is_any(host: str) -> None:
     """SwiftShader, a processor that plays a graphics processor: it has no float16, so the page takes q4 itself."""
     (answer,) = run("page.mjs", host, "q4", "webgpu", lines=ASKED[:1])
     assert answer["text"].strip() == README[0][2]
+
+
+@pytest.mark.parametrize("host", [()], indirect=True)
+def test_the_extension_describes_a_picture_of_another_site(host: str, site: Path, tmp_path: Path) -> None:
+    """Put together as docs/browser.md says."""
+    extension = shutil.copytree(EXAMPLES / "browser-extension", tmp_path / "extension")
+    for name in ("worker.js", "pictures.js"):
+        shutil.copy(site / name, extension)
+    shutil.copytree(site / "lib", extension / "lib")
+    shutil.copytree(site / "models" / "q8", extension / "models" / "my-model")
+    shutil.copy(EXAMPLES / "text.png", site)
+    described, missing = run("extension.mjs", extension, lines=[f"{host}text.png", f"{host}none.png"])
+    assert "HELLO" in described["text"]
+    assert "error" in missing
