@@ -22,7 +22,8 @@ from command import assert_fails, smol_edge
 from pictures import CASES, draw
 from rig import Rig, assert_close, read_golden
 
-from smolvlm_edge.bundle.config import ImageConfig, read_json
+from smolvlm_edge.bundle.config import ImageConfig
+from smolvlm_edge.bundle.reading import read_json
 from smolvlm_edge.export.layouts import LAYOUTS, export_as
 from smolvlm_edge.pictures.images import cut
 from smolvlm_edge.quantize import RECIPES

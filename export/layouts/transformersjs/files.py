@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from smolvlm_edge.bundle import Bundle, sha256
-from smolvlm_edge.bundle.config import ImageConfig, read_json
+from smolvlm_edge.bundle.config import ImageConfig
+from smolvlm_edge.bundle.reading import read_json
 from smolvlm_edge.conversation.prompt import template_source
 
 RECORD = "smol-edge.json"
