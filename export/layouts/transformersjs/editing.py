@@ -41,12 +41,12 @@ class Editor:
     ) -> ir.Value:
         """An initializer whose values are made when it is written, so that one matrix at a time is in memory."""
 
-        def tensor() -> ir.Tensor:
+        def tensor() -> ir.TensorProtocol:
             return ir.Tensor(array().astype(dtype.numpy()), dtype=dtype, name=name)
 
         return self.initializer(ir.LazyTensor(tensor, dtype, ir.Shape(shape), name=name))
 
-    def initializer(self, tensor: ir.TensorProtocol) -> ir.Value:
+    def initializer(self, tensor: Any) -> ir.Value:
         """A tensor as a value of the graph."""
         value = ir.Value(
             name=tensor.name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
@@ -64,6 +64,21 @@ class Editor:
         """Drop what nobody reads and bring the nodes into an order in which they can run."""
         RemoveUnusedNodesPass()(self.model)
         self.graph.sort()
+
+
+def inputs_of(node: ir.Node, count: int) -> list[Any]:
+    """Its first inputs, None where one is left out."""
+    return [*node.inputs, *[None] * count][:count]
+
+
+def stem(node: ir.Node) -> str:
+    """Its name without the operator."""
+    return (node.name or "").removesuffix(f"/{node.op_type}")
+
+
+def sizes_of(value: ir.Value) -> list[int]:
+    """The shape of an initializer."""
+    return list(array_of(value).shape)
 
 
 def array_of(value: ir.Value) -> npt.NDArray[Any]:

@@ -25,8 +25,8 @@ def vision_encoder(bundle: Bundle) -> ir.Model:
     _move(connector.graph, model.graph)
     features.name, model.graph.outputs[0] = "image_features", features
     (tiles,) = model.graph.inputs
-    assert tiles.shape is not None
-    square = [int(size) for size in tiles.shape[1:]]
+    side = bundle.model.vision.image_size
+    square = [bundle.model.vision.num_channels, side, side]
     pixel_values = typed("pixel_values", FLOAT, ["batch_size", "num_tiles", *square])
     tiles.name = "tiles"
     tiles.replace_all_uses_with(
@@ -80,7 +80,7 @@ def decoder_model_merged(bundle: Bundle) -> ir.Model:
 def _move(source: ir.Graph, into: ir.Graph) -> None:
     """All nodes and initializers of a graph, under names of their own."""
     for value in list(source.initializers.values()):
-        del source.initializers[value.name]
+        source.initializers.pop(str(value.name))
         value.name = f"connector.{value.name}"
         into.register_initializer(value)
     source.outputs.clear()

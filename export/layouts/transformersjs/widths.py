@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from smolvlm_edge.errors import ExportError
-from smolvlm_edge.export.layouts.transformersjs.editing import Editor, array_of
+from smolvlm_edge.export.layouts.transformersjs.editing import Editor, array_of, inputs_of, sizes_of, stem
 
 FLOAT, FLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
 
@@ -19,8 +19,8 @@ def unpack_blocks(model: ir.Model) -> None:
     """MatMulNBits -> DequantizeLinear and MatMul."""
     graph = Editor(model)
     for node in graph.nodes("MatMulNBits"):
-        x, codes, scales, zero_points, _, bias = *node.inputs, *[None] * (6 - len(node.inputs))
-        name = (node.name or "").removesuffix("/MatMulNBits")
+        x, codes, scales, zero_points, _, bias = inputs_of(node, 6)
+        name = stem(node)
         weight = _block_weight(graph, name, node, codes, scales, zero_points)
         product = graph.add(name, "MatMul", [x, weight])
         graph.replace(node.outputs[0], product if bias is None else graph.add(name, "Add", [product, bias]))
@@ -28,7 +28,7 @@ def unpack_blocks(model: ir.Model) -> None:
 
 
 def _block_weight(
-    graph: Editor, name: str, node: ir.Node, codes: ir.Value, scales: ir.Value, zero_points: ir.Value | None
+    graph: Editor, name: str, node: ir.Node, codes: ir.Value, scales: ir.Value, zero_points: Any
 ) -> ir.Value:
     """[K, N] as DequantizeLinear's float32: one scale for each block of neighbours along K."""
     rows, columns, bits, block = (node.attributes[key].as_int() for key in ("N", "K", "bits", "block_size"))
@@ -57,9 +57,8 @@ def unpack_rows(model: ir.Model) -> None:
     """DynamicQuantizeMatMul between a division and a multiplication -> DequantizeLinear and MatMul."""
     graph = Editor(model)
     for node in graph.nodes("DynamicQuantizeMatMul"):
-        normalised, codes, scales = node.inputs[:3]
-        name = (node.name or "").removesuffix("/DynamicQuantizeMatMul")
-        x = normalised.producer().inputs[0]
+        normalised, codes, scales = inputs_of(node, 3)
+        name, x = stem(node), normalised.producer().inputs[0]
         (multiplication,) = node.outputs[0].consumers()
         weight = graph.add(name, "DequantizeLinear", [codes, scales], axis=1)
         graph.replace(multiplication.outputs[0], graph.add(name, "MatMul", [x, weight]))
@@ -74,16 +73,15 @@ def make_unsigned(model: ir.Model) -> None:
     """
     graph = Editor(model)
     for node in graph.nodes("DynamicQuantizeMatMul"):
-        x, codes, scales = node.inputs[:3]
-        rows, columns = (int(size) for size in codes.shape)
+        x, codes, scales = inputs_of(node, 3)
+        rows, columns = sizes_of(codes)
 
         def unsigned(codes: ir.Value = codes) -> npt.NDArray[Any]:
             return array_of(codes).view(np.uint8) ^ np.uint8(128)
 
         moved = graph.computed(f"{codes.name}.unsigned", ir.DataType.UINT8, (rows, columns), unsigned)
         middle = graph.constant(f"middle_{columns}", np.full(columns, 128, np.uint8))
-        name = (node.name or "").removesuffix("/DynamicQuantizeMatMul")
-        product = graph.add(name, "DynamicQuantizeMatMul", [x, moved, scales, middle])
+        product = graph.add(stem(node), "DynamicQuantizeMatMul", [x, moved, scales, middle])
         graph.replace(node.outputs[0], product)
     graph.finish()
 
@@ -92,14 +90,14 @@ def gather_plainly(model: ir.Model) -> None:
     """GatherBlockQuantized, for which WebAssembly has no kernel -> Gather, shifts and DequantizeLinear."""
     graph = Editor(model)
     for node in graph.nodes("GatherBlockQuantized"):
-        codes, input_ids, scales, zero_points = [*node.inputs, None][:4]
+        codes, input_ids, scales, zero_points = inputs_of(node, 4)
         bits, block = (node.attributes[key].as_int() for key in ("bits", "block_size"))
-        hidden = int(node.outputs[0].shape[-1])
-        name = (node.name or "").removesuffix("/GatherBlockQuantized")
+        hidden = sizes_of(codes)[-1] * 8 // bits
+        name = stem(node)
         if zero_points is None:
-            rows, blocks = _uncast(scales).shape
+            rows, blocks = sizes_of(_uncast(scales))
             middle = np.uint8(2 ** (bits - 1))
-            filled = np.full((int(rows), int(blocks)), middle, np.uint8)
+            filled = np.full((rows, blocks), middle, np.uint8)
             zeros = graph.add(f"{name}.zeros", "Gather", [graph.constant(f"{name}.zeros", filled), input_ids])
         else:
             zeros = _gathered(graph, f"{name}.zeros", zero_points, input_ids, bits, -(-hidden // block))
@@ -139,13 +137,14 @@ def halve(model: ir.Model) -> None:
     """
     graph = Editor(model)
     for node in graph.nodes("Cast"):  # of scales, which are float16 already
-        if node.inputs[0].const_value is not None:
-            node.outputs[0].replace_all_uses_with(node.inputs[0])
+        (narrow,) = inputs_of(node, 1)
+        if narrow.const_value is not None:
+            node.outputs[0].replace_all_uses_with(narrow)
     for value in list(model.graph.initializers.values()):
         if value.const_value is not None and value.const_value.dtype == FLOAT:
             _halve_initializer(value, value.const_value)
     for value in [value for value in model.graph.inputs if value.dtype == FLOAT]:
-        if value.name.startswith("past_key_values."):
+        if (value.name or "").startswith("past_key_values."):
             value.type = ir.TensorType(FLOAT16)
             continue
         readers = list(value.uses())
@@ -154,7 +153,7 @@ def halve(model: ir.Model) -> None:
             reader.replace_input_with(index, half)
     for index, value in enumerate(list(model.graph.outputs)):
         value.type = ir.TensorType(FLOAT16)
-        if not value.name.startswith("present."):
+        if not (value.name or "").startswith("present."):
             wide = graph.add(f"/{value.name}", "Cast", [value], to=int(FLOAT))
             wide.name, wide.type, wide.shape = value.name, ir.TensorType(FLOAT), value.shape
             value.name = f"{value.name}/float16"
@@ -162,8 +161,8 @@ def halve(model: ir.Model) -> None:
     graph.finish()
 
 
-def _halve_initializer(value: ir.Value, tensor: ir.TensorProtocol) -> None:
-    def half() -> ir.Tensor:
+def _halve_initializer(value: ir.Value, tensor: Any) -> None:
+    def half() -> ir.TensorProtocol:
         with np.errstate(over="ignore"):
             array = tensor.numpy().astype(np.float16)
         if not np.isfinite(array).all():
@@ -179,7 +178,7 @@ def _halve_initializer(value: ir.Value, tensor: ir.TensorProtocol) -> None:
 def _uncast(scales: ir.Value) -> ir.Value:
     """The float16 scales on disk that a Cast widens."""
     producer = scales.producer()
-    return scales if producer is None else producer.inputs[0]
+    return scales if producer is None else inputs_of(producer, 1)[0]
 
 
 def _unpacked(packed: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
