@@ -67,6 +67,7 @@ def test_whatever_a_request_raises_stands_in_its_place(model: SmolVLM, monkeypat
         raise MemoryError if source == b"large" else ZeroDivisionError
 
     monkeypatch.setattr(model, "_read", read)
+    monkeypatch.setattr(model, "_refuse_what_cannot_fit", lambda *_: None)
     requests = [
         {"prompt": QUESTION, "colour": "red"},
         "photo.jpg",
