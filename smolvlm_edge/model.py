@@ -350,7 +350,8 @@ class SmolVLM:
     ) -> Reply:
         encoder, eos_token_ids, texts = self.prompt_encoder, self.bundle.model.eos_token_ids, options.get("stop", ())
         tokenizer, hidden, is_base = encoder.tokenizer, encoder.hidden_token_ids, encoder.is_base
-        return Reply(tokenizer, hidden, is_base, eos_token_ids, max_tokens, texts, constraint, guide)
+        loops = options.get("stop_loops", False)
+        return Reply(tokenizer, hidden, is_base, eos_token_ids, max_tokens, texts, constraint, guide, stop_loops=loops)
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:

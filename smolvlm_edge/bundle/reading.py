@@ -171,7 +171,7 @@ class Section:
             if self.values.get(key) is None:
                 return None
             (type_,) = (each for each in get_args(type_) if each is not type(None))
-        if is_dataclass(type_):
+        if isinstance(type_, type) and is_dataclass(type_):
             return self.section(key).fill(type_, most=most)
         if type_ is int:
             return self.integer(key, least=-most, most=most)
