@@ -23,6 +23,7 @@ from smolvlm_edge.generation.answer import DEFAULT_MAX_TOKENS, Answer, GenerateO
 from smolvlm_edge.generation.timings import peak_rss_bytes
 from smolvlm_edge.graphs.choice import choose_engines
 from smolvlm_edge.model import SmolVLM
+from smolvlm_edge.pictures.sources import shown
 from smolvlm_edge.records import Line, Records, check_place, open_records
 
 MARK = "smol-edge describe"
@@ -109,7 +110,7 @@ def _describe_all(
                 else:
                     failed += 1
                     records.add({"file": name, "error": (why := str(answer) or type(answer).__name__)})
-                    said = why if str(path) in why else f"{path}: {why}"
+                    said = why if shown(path) in why else f"{shown(path)}: {why}"
                     bar.console.print(f"failed: {said}", markup=False, highlight=False, soft_wrap=True)
                 bar.advance(bar.task_ids[0])
     except KeyboardInterrupt:
