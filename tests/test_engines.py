@@ -138,7 +138,9 @@ def test_a_graph_that_openvino_refuses(bundle: Path, name: str, operator: str) -
     manifest["files"][name] = {"size": len(text), "sha256": sha256(bundle / name)}
     (bundle / "bundle.json").write_text(json.dumps(manifest))
     picture = ROOT / "examples" / "shapes.png"
-    assert_fails(smol_edge("run", picture, STORY, "--model", bundle), 1, "openvino", "refuses", name, "Abacus")
+    run = ("run", picture, STORY, "--model", bundle)
+    assert_fails(smol_edge(*run), 4, name, "Abacus", "--trust")
+    assert_fails(smol_edge(*run, "--trust"), 1, "openvino", "refuses", name, "Abacus")
 
 
 @pytest.fixture

@@ -9,11 +9,13 @@ from smolvlm_edge.cli.options import (
     DEMO_NOTE,
     DetailOption,
     EngineOption,
+    EngineSettingsOption,
     MemoryOption,
     ModelOption,
     OfflineOption,
     QuantOption,
     ThreadsOption,
+    TrustOption,
     YesOption,
     find_model,
 )
@@ -21,7 +23,7 @@ from smolvlm_edge.cli.session import Session
 from smolvlm_edge.conversation.messages import Source
 from smolvlm_edge.conversation.request import check_request
 from smolvlm_edge.generation.answer import DEFAULT_MAX_TOKENS, GenerateOptions
-from smolvlm_edge.graphs.engines import AUTO
+from smolvlm_edge.graphs.engines import AUTO, read_engine_options
 from smolvlm_edge.model import SmolVLM
 
 
@@ -39,6 +41,8 @@ def chat(
     seed: Annotated[int | None, typer.Option(help="Makes sampled answers repeatable.")] = None,
     engine: EngineOption = AUTO,
     threads: ThreadsOption = None,
+    engine_option: EngineSettingsOption = None,
+    trust: TrustOption = False,
     memory: MemoryOption = "balanced",
     detail: DetailOption = "high",
 ) -> None:
@@ -57,6 +61,9 @@ def chat(
     check_request(pictures, "describe", options)
     if model is None:
         print(DEMO_NOTE, file=sys.stderr)
+    settings = read_engine_options(engine_option or ())
     folder = find_model(model, quant, engine, offline=offline, yes=yes)
-    with SmolVLM.load(folder, engine=engine, threads=threads, memory=memory) as vlm:
+    with SmolVLM.load(
+        folder, engine=engine, threads=threads, memory=memory, trust=trust, engine_options=settings
+    ) as vlm:
         Session(vlm.chat(system, **options), pictures).run()

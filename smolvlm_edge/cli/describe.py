@@ -17,11 +17,13 @@ from smolvlm_edge.cli.options import (
     DEMO_NOTE,
     DetailOption,
     EngineOption,
+    EngineSettingsOption,
     LongestEdgeOption,
     ModelOption,
     OfflineOption,
     QuantOption,
     ThreadsOption,
+    TrustOption,
     YesOption,
     counting_bar,
     find_model,
@@ -32,7 +34,7 @@ from smolvlm_edge.errors import PartialError
 from smolvlm_edge.generation.answer import DEFAULT_MAX_TOKENS, Answer, GenerateOptions
 from smolvlm_edge.generation.timings import peak_rss_bytes
 from smolvlm_edge.graphs.choice import choose_engines
-from smolvlm_edge.graphs.engines import AUTO
+from smolvlm_edge.graphs.engines import AUTO, read_engine_options
 from smolvlm_edge.model import SmolVLM
 from smolvlm_edge.records import Line, Records, check_place, open_records
 
@@ -55,6 +57,8 @@ def describe(
     max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = DEFAULT_MAX_TOKENS,
     engine: EngineOption = AUTO,
     threads: ThreadsOption = None,
+    engine_option: EngineSettingsOption = None,
+    trust: TrustOption = False,
     detail: DetailOption = "high",
     longest_edge: LongestEdgeOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as one JSON object.")] = False,
@@ -77,6 +81,7 @@ def describe(
     wanted = {_name(path, out): path for path in find_pictures(pictures)}
     if model is None:
         print(DEMO_NOTE, file=sys.stderr)
+    settings = read_engine_options(engine_option or ())
     folder = find_model(model, quant, engine, offline=offline, yes=yes)
     bundle = Bundle.open(folder)
     engine = str(choose_engines(bundle, engine, threads))
@@ -96,7 +101,10 @@ def describe(
         known = {line["file"] for line in kept.lines}
         missing = {name: path for name, path in wanted.items() if name not in known}
         if missing:
-            with SmolVLM.load(folder, engine=engine, threads=threads) as vlm, counting_bar("picture") as bar:
+            with (
+                SmolVLM.load(folder, engine=engine, threads=threads, trust=trust, engine_options=settings) as vlm,
+                counting_bar("picture") as bar,
+            ):
                 bar.add_task("", total=len(wanted), completed=len(wanted) - len(missing))
                 failed = _describe_all(vlm, missing, prompt, options, kept, bar)
     counts = {"described": len(missing) - failed, "failed": failed, "before": len(wanted) - len(missing)}

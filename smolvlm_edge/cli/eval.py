@@ -11,11 +11,13 @@ from smolvlm_edge.bundle import MANIFEST, Bundle, sha256
 from smolvlm_edge.cli.options import (
     DetailOption,
     EngineOption,
+    EngineSettingsOption,
     MemoryOption,
     ModelOption,
     OfflineOption,
     QuantOption,
     ThreadsOption,
+    TrustOption,
     YesOption,
     counting_bar,
     find_model,
@@ -28,7 +30,7 @@ from smolvlm_edge.evaluation.results import header, open_results
 from smolvlm_edge.evaluation.tsv import file_questions
 from smolvlm_edge.generation.timings import peak_rss_bytes
 from smolvlm_edge.graphs.choice import choose_engines
-from smolvlm_edge.graphs.engines import AUTO
+from smolvlm_edge.graphs.engines import AUTO, read_engine_options
 from smolvlm_edge.model import SmolVLM
 from smolvlm_edge.store import DEMO
 
@@ -52,6 +54,8 @@ def evaluate(
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply.")] = 128,
     engine: EngineOption = AUTO,
     threads: ThreadsOption = None,
+    engine_option: EngineSettingsOption = None,
+    trust: TrustOption = False,
     memory: MemoryOption = "balanced",
     detail: DetailOption = "high",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -69,13 +73,16 @@ def evaluate(
         if seed is not None:
             raise RequestError("--seed goes with drawn scenes: a file's questions are asked in its own order")
         asked = file_questions(questions, metric, limit, detail)
+    settings = read_engine_options(engine_option or ())
     folder = find_model(model, quant, engine, offline=offline, yes=yes)
     bundle = Bundle.open(folder)
     engine = str(choose_engines(bundle, engine, threads))
     begin = header(sha256(folder / MANIFEST), engine, asked.fingerprint, metric or "default", detail, max_tokens)
     with (
         open_results(results, begin) as kept,
-        SmolVLM.load(folder, engine=engine, threads=threads, memory=memory) as vlm,
+        SmolVLM.load(
+            folder, engine=engine, threads=threads, memory=memory, trust=trust, engine_options=settings
+        ) as vlm,
         counting_bar("question") as progress,
     ):
         task = progress.add_task("", total=asked.count)

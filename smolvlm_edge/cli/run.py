@@ -14,12 +14,14 @@ from smolvlm_edge.cli.options import (
     DEMO_NOTE,
     DetailOption,
     EngineOption,
+    EngineSettingsOption,
     LongestEdgeOption,
     ModelOption,
     OfflineOption,
     QuantOption,
     ThreadsOption,
     TileBar,
+    TrustOption,
     YesOption,
     find_model,
     seconds,
@@ -29,7 +31,7 @@ from smolvlm_edge.conversation.request import check_request
 from smolvlm_edge.errors import ImageError, RequestError
 from smolvlm_edge.generation.answer import DEFAULT_MAX_TOKENS, Chunk, GenerateOptions
 from smolvlm_edge.graphs.choice import Choice
-from smolvlm_edge.graphs.engines import AUTO
+from smolvlm_edge.graphs.engines import AUTO, read_engine_options
 from smolvlm_edge.model import SmolVLM
 from smolvlm_edge.pictures.images import MAX_FILE_BYTES
 from smolvlm_edge.pictures.video import as_video
@@ -54,6 +56,8 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Makes a sampled answer repeatable.")] = None,
     engine: EngineOption = AUTO,
     threads: ThreadsOption = None,
+    engine_option: EngineSettingsOption = None,
+    trust: TrustOption = False,
     detail: DetailOption = "high",
     longest_edge: LongestEdgeOption = None,
     frames: Annotated[
@@ -112,8 +116,12 @@ def run(
     check_request(sources, prompt, options)
     if model is None:
         print(DEMO_NOTE, file=sys.stderr)
+    settings = read_engine_options(engine_option or ())
     folder = find_model(model, quant, engine, offline=offline, yes=yes)
-    with SmolVLM.load(folder, engine=engine, threads=threads, memory="low") as vlm, TileBar() as bar:
+    with (
+        SmolVLM.load(folder, engine=engine, threads=threads, memory="low", trust=trust, engine_options=settings) as vlm,
+        TileBar() as bar,
+    ):
         chunks: list[Chunk] = []
         options["on_tile"] = bar.count
         for chunk in vlm.stream(sources, prompt, **options):
