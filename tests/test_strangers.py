@@ -146,7 +146,10 @@ OPENVINO: dict[str, tuple[Callable[[str], str], str]] = {
     "weights beyond the file": (lambda x: x.replace('offset="0"', 'offset="99999999999"', 1), "does not fit"),
     "a negative place": (lambda x: x.replace('offset="0"', 'offset="-8"', 1), "size -8"),
     "a huge constant": (lambda x: x.replace('shape="3"', 'shape="2000000000,2000000000"', 1), "does not fit"),
-    "an unknown type": (lambda x: x.replace('element_type="i64" shape="3"', 'element_type="string" shape="3"', 1), "type string"),
+    "an unknown type": (
+        lambda x: x.replace('element_type="i64" shape="3"', 'element_type="string" shape="3"', 1),
+        "type string",
+    ),
     "an edge to nowhere": (lambda x: x.replace('to-layer="10"', 'to-layer="9999"', 1), "nowhere"),
     "a circle": (lambda x: x.replace('from-layer="5"', 'from-layer="60"', 1), "circle"),
     "an edge too few": (lambda x: x.replace("<edge ", "<edge_ ", 1), "element edge_"),
