@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from smolvlm_edge.bundle import MANIFEST, TOKENIZER_FILES, AdapterEntry, Bundle, Target, sha256, write_manifest
 from smolvlm_edge.bundle.config import ImageConfig, ModelConfig
 from smolvlm_edge.bundle.formats import ADAPTER_WEIGHTS, check_format
-from smolvlm_edge.bundle.reading import read_json
+from smolvlm_edge.bundle.reading import Section, read_bytes, read_json
 from smolvlm_edge.conversation.prompt import PromptEncoder
 from smolvlm_edge.errors import ExportError, IntegrityError, RequestError
 from smolvlm_edge.export.adapter import Adapter
@@ -20,9 +20,11 @@ from smolvlm_edge.export.building import Progress, build_graphs
 from smolvlm_edge.export.calibration import DecoderLayers, Sample, SampleMaker, bundled_samples, enough, folder_samples
 from smolvlm_edge.export.checkpoint import HEAD, TOKEN_TABLE, Checkpoint
 from smolvlm_edge.export.fidelity import measure_lost
-from smolvlm_edge.export.output import staged
+from smolvlm_edge.export.output import check_free, known_as, unknown_file, written
 from smolvlm_edge.export.targets import NewBuilder
 from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder
+from smolvlm_edge.export.turn_end import turn_end
+from smolvlm_edge.generation.answer import check_options
 from smolvlm_edge.graphs import available_cores
 from smolvlm_edge.graphs.choice import choose_engines
 from smolvlm_edge.graphs.engines import open_engine
@@ -77,46 +79,43 @@ def export_checkpoint(
     check_targets(targets)
     if target_bytes is not None and (tuple(targets) != ("onnx",) or calibration is None or not recipe.is_fitted):
         raise RequestError("a target size is for int4, for the target onnx alone, and measured with a calibration set")
-    place = out.resolve()  # what a symbolic link points at is replaced, not the link
-    check_output(place, force=force)
+    check_output(out.resolve(), force=force)
     check_format(checkpoint)
     model, weights = ModelConfig.from_folder(checkpoint), Checkpoint(checkpoint)
     _check_image_size(checkpoint, model)
+    _check_generation(model)
     if model.tie_word_embeddings:
         weights.tie_head()
     _check_vocabulary(weights, model)
     if adapter is not None:
         model = Adapter.open(adapter).merge_into(weights, model)
-    try:
-        with staged(place, force=force) as folder:
-            _copy_tokenizer_files(checkpoint, adapter, folder, model)
-            builders = [_new_builder(target) for target in targets]
-            samples = _samples(folder, model, calibration) if recipe.rules else []
-            progress = progress or (lambda *_: None)
-            outcome = build_graphs(folder, weights, model, recipe, builders, samples, target_bytes, progress)
-            weights.check_all_used()
-            source, revision = _source(checkpoint)
-            bundle = Bundle(
-                folder,
-                source,
-                revision,
-                None if adapter is None else _adapter_entry(adapter),
-                recipe={
-                    **outcome.recipe.to_dict(),
-                    "calibration": _label(calibration if recipe.rules else None),
-                    "rescaled": outcome.rescaled,
-                    "bits": outcome.bits,
-                },
-                model=model,
-                targets=tuple(targets),
-                files={},
-                producer=f"smol-edge {version('smol-edge')}",
-            )
-            write_manifest(bundle if not recipe.rules else replace(bundle, lost=_lost(bundle, weights, progress)))
-    except OSError as error:
-        raise ExportError(f"cannot write {out}: {error.strerror or error} (nothing was left behind)") from error
-    except MemoryError as error:
-        raise ExportError(f"not enough memory to export {checkpoint} (nothing was left behind)") from error
+    with written(out, force=force) as folder:
+        origins = _copy_tokenizer_files(checkpoint, adapter, folder)
+        with known_as(origins):
+            model = _with_turn_end(checkpoint, PromptEncoder(folder, model), model)
+        builders = [_new_builder(target) for target in targets]
+        samples = _samples(folder, model, calibration) if recipe.rules else []
+        progress = progress or (lambda *_: None)
+        outcome = build_graphs(folder, weights, model, recipe, builders, samples, target_bytes, progress)
+        weights.check_all_used()
+        source, revision = _source(checkpoint)
+        bundle = Bundle(
+            folder,
+            source,
+            revision,
+            None if adapter is None else _adapter_entry(adapter),
+            recipe={
+                **outcome.recipe.to_dict(),
+                "calibration": _label(calibration if recipe.rules else None),
+                "rescaled": outcome.rescaled,
+                "bits": outcome.bits,
+            },
+            model=model,
+            targets=tuple(targets),
+            files={},
+            producer=f"smol-edge {version('smol-edge')}",
+        )
+        write_manifest(bundle if not recipe.rules else replace(bundle, lost=_lost(bundle, weights, progress)))
     return out
 
 
@@ -126,25 +125,15 @@ def check_output(out: Path, *, force: bool) -> None:
     Raises:
         RequestError: `out` exists and `force` is not set, or it is no bundle.
     """
-    if not os.path.lexists(out):
-        return
-    if not force:
-        raise RequestError(f"{out} exists: choose another --out, or replace it with --force")
-    foreign = _foreign_file(out)
-    if foreign is not None:
-        raise RequestError(f"{out} is no bundle ({foreign}), so --force does not replace it: choose another --out")
+    check_free(out, "bundle", _foreign_file, force=force)
 
 
 def _foreign_file(out: Path) -> str | None:
-    """What in the folder is no part of a bundle and would be lost with it; None if there is nothing."""
-    if not out.is_dir():
-        return "it is a file"
     try:
         files = read_json(out / MANIFEST).get("files") if (out / MANIFEST).is_file() else {}
     except IntegrityError:
         files = {}
-    known = {MANIFEST, *files} if isinstance(files, dict) else {MANIFEST}
-    return next((f"it holds {path.name}" for path in sorted(out.iterdir()) if path.name not in known), None)
+    return unknown_file(out, {MANIFEST, *files} if isinstance(files, dict) else {MANIFEST})
 
 
 def _check_image_size(checkpoint: Path, model: ModelConfig) -> None:
@@ -215,19 +204,44 @@ def _new_builder(target: Target) -> NewBuilder:
     return OpenVinoGraphBuilder
 
 
-def _copy_tokenizer_files(checkpoint: Path, adapter: Path | None, folder: Path, model: ModelConfig) -> None:
+def _copy_tokenizer_files(checkpoint: Path, adapter: Path | None, folder: Path) -> dict[Path, Path]:
+    """Fill the bundle's folder; where each file comes from, and where it would if it were there."""
+    origins = {}
     for name in TOKENIZER_FILES:
         source = checkpoint if adapter is None or not _is_of_adapter(adapter, name) else adapter
+        origins[folder / name] = source / name
         if os.path.isfile(source / name):
-            try:
-                data = (source / name).read_bytes()
-            except OSError as error:
-                raise IntegrityError(f"{source / name} cannot be read: {error.strerror}") from error
-            (folder / name).write_bytes(data)
+            (folder / name).write_bytes(read_bytes(source / name))
     if not (folder / "tokenizer.json").is_file():
         raise IntegrityError(f"{checkpoint} has no tokenizer.json: save the tokenizer of the model there")
-    if PromptEncoder(folder, model).is_base:  # what the runtime would refuse is refused here
+    return {**origins, folder: checkpoint}
+
+
+def _with_turn_end(checkpoint: Path, encoder: PromptEncoder, model: ModelConfig) -> ModelConfig:
+    """The model with the end of a turn among its end tokens, if no generation_config.json names any.
+
+    Without it an answer would run on: config.json names the end of a text alone. What the runtime would refuse of
+    tokenizer and template is refused here.
+    """
+    if encoder.is_base:
         logger.warning("%s has no chat template, as a base model: it will complete prompts as they stand", checkpoint)
+        return model
+    if Section.of_file_if_there(checkpoint / "generation_config.json").integers("eos_token_id"):
+        return model
+    end = turn_end(encoder, model.text.vocab_size)
+    return model if end is None else replace(model, eos_token_ids=tuple(sorted({*model.eos_token_ids, end})))
+
+
+def _check_generation(model: ModelConfig) -> None:
+    """Refuse defaults that make no sense, and say which ones are not done."""
+    try:
+        check_options({}, model.generation.options())[0].check_vocabulary(model.text.vocab_size)
+    except RequestError as error:
+        raise IntegrityError(f"generation_config.json: {error}") from error
+    if model.generation.ignored:
+        logger.warning(
+            "generation_config.json asks for %s, which smol-edge does not do", ", ".join(model.generation.ignored)
+        )
 
 
 def _is_of_adapter(adapter: Path, name: str) -> bool:

@@ -19,7 +19,6 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from smolvlm_edge.errors import EngineError, IncompleteError, RequestError
-from smolvlm_edge.generation.sampling import Logits
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -200,7 +199,7 @@ class Guide:
         self,
         constraint: Constraint,
         vocabulary: Vocabulary,
-        sampler: Callable[[Logits], int],
+        sampler: Callable[[npt.NDArray[np.float32]], int],
         max_tokens: int,
         on_limit: OnLimit,
         measure: Callable[[], AbstractContextManager[None]],
@@ -238,7 +237,7 @@ class Guide:
             if self._endings:
                 self._check_room(self._endings)
 
-    def __call__(self, logits: Logits) -> int:
+    def __call__(self, logits: npt.NDArray[np.float32]) -> int:
         """The next token id.
 
         Raises:

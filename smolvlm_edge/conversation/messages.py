@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from smolvlm_edge.conversation.prompt import ContentPart, Message
 from smolvlm_edge.errors import ImageError, RequestError
-from smolvlm_edge.pictures.images import ImageSource
+from smolvlm_edge.pictures.sources import ImageSource, held
 from smolvlm_edge.pictures.video import Video, as_video
 
 Source = ImageSource | Video
@@ -105,7 +105,7 @@ def as_source(source: Any) -> Source:
         ImageError: A data: URL is damaged.
     """
     if not isinstance(source, str) or not SCHEME.match(source):
-        return source
+        return held(source)
     scheme = source.partition(":")[0].lower()
     if scheme == "data":
         return _data(source)

@@ -13,7 +13,8 @@ from filelock import FileLock
 
 from smolvlm_edge.bundle import MANIFEST, Bundle, Target, Wanted
 from smolvlm_edge.errors import ExportError, IntegrityError, ModelNotFoundError, RequestError
-from smolvlm_edge.store import Snapshot, Source, default_model, find, resolve
+from smolvlm_edge.store import DEMO, Snapshot, Source, default_model, demo_folder, find, resolve
+from smolvlm_edge.store.lockfile import locked_models
 from smolvlm_edge.store.verified import home
 
 logger = logging.getLogger(__name__)
@@ -102,6 +103,29 @@ def made() -> list[Bundle]:
         except IntegrityError:
             logger.warning("%s is damaged: it is made anew when it is next used", path.parent)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A bundle on this machine that goes by a name."""
+
+    name: str
+    """As `SmolVLM.load` takes it, and behind a colon the number format unless it is the default one."""
+    folder: Path
+
+
+def local_models() -> list[LocalModel]:
+    """Bundles that answer without a download: the demonstration model, and those made of named models.
+
+    Of bundles of one name and number format the one that was made last counts.
+    """
+    aliases = {(model.repo, model.revision): model.alias for model in locked_models().values()}
+    found = {DEMO: demo_folder()}
+    for bundle in sorted(made(), key=lambda each: each.folder.stat().st_mtime):
+        name = aliases.get((bundle.source, bundle.revision or ""), bundle.source)
+        quant = bundle.recipe["name"]
+        found[name if quant == DEFAULT_QUANT else f"{name}:{quant}"] = bundle.folder
+    return [LocalModel(name, folder) for name, folder in found.items()]
 
 
 def remove(source: Source) -> int:
