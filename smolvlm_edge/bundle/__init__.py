@@ -133,7 +133,7 @@ class Bundle:
             folder=folder,
             source=manifest.text("source"),
             revision=manifest.optional(manifest.text, "revision"),
-            adapter=adapter and adapter.fill(AdapterEntry),
+            adapter=adapter.fill(AdapterEntry) if adapter else None,
             recipe=_recipe(manifest.section("recipe")),
             model=ModelConfig.from_dict(manifest.section("model").values),
             targets=_targets(manifest) if version > 1 else ("onnx",),
@@ -233,7 +233,7 @@ def _recipe(section: Section) -> dict[str, Any]:
 
 def _lost(manifest: Section) -> dict[str, Any] | None:
     lost = manifest.optional(manifest.section, "lost")
-    return lost and {name: lost.number(name) for name in lost.values}
+    return {name: lost.number(name) for name in lost.values} if lost else None
 
 
 def write_manifest(bundle: Bundle) -> None:
