@@ -28,8 +28,9 @@ from smolvlm_edge.generation.stopping import Stop
 from smolvlm_edge.generation.timings import Clock
 from smolvlm_edge.generation.width import ONE, Parallel, Width, choose_width
 from smolvlm_edge.graphs import CLOSED, available_cores
+from smolvlm_edge.graphs.checks import check_graphs
 from smolvlm_edge.graphs.choice import Choice, choose_engines, wanted_targets
-from smolvlm_edge.graphs.engines import AUTO, Engines, open_engines
+from smolvlm_edge.graphs.engines import AUTO, EngineOptions, Engines, check_engine_options, open_engines
 from smolvlm_edge.many import Many
 from smolvlm_edge.pictures.deadline import Check
 from smolvlm_edge.pictures.images import cut, open_image
@@ -82,6 +83,8 @@ class SmolVLM:
         busy: Busy = "wait",
         parallel: Parallel = 1,
         cache_bytes: int | None = None,
+        trust: bool = False,
+        engine_options: EngineOptions | None = None,
     ) -> Self:
         """Open a model.
 
@@ -107,6 +110,12 @@ class SmolVLM:
                 the last bits with the number of neighbours. OpenVINO's decoder takes one at a time.
             cache_bytes: How much memory the keys and values of questions that are answered at once may take; who does
                 not fit waits, and who never will is refused. By default half of what is free, with several at once.
+            trust: Open graphs that hold something that smol-edge's exporter does not write. Otherwise such a bundle
+                is refused: a graph that was made to harm can end the process or take all memory.
+            engine_options: Settings that are handed to an engine as they are, and come before those that smol-edge
+                chooses: entries of onnxruntime's session configuration, properties of openvino's CPU plugin, as in
+                `{"onnxruntime": {"session.intra_op.allow_spinning": "0"}, "openvino": {"KV_CACHE_PRECISION": "u8"}}`.
+                What they do to answers and speed is not tested here.
 
         Raises:
             ModelNotFoundError: No bundle in that folder, no model of that name, or not here and `offline`.
@@ -119,12 +128,17 @@ class SmolVLM:
         _check_choice("busy", busy, get_args(Busy))
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise RequestError(f"threads must be from 1 to {MAX_THREADS}")
+        check_engine_options(engine_options)
         wanted = wanted_targets(engine)
         start = time.perf_counter()
         bundle = Bundle.open(locate(model, quant, wanted, offline=offline))
         choice = choose_engines(bundle, engine, threads)
-        engines = open_engines(choice.vision.engine, choice.decoder.engine, threads or available_cores())
+        engines = open_engines(
+            choice.vision.engine, choice.decoder.engine, threads or available_cores(), engine_options
+        )
         bundle.verify(choice.targets)
+        if not trust:
+            check_graphs(bundle, choice.targets)
         width = choose_width(bundle.model.text, choice.decoder.engine, memory, parallel, cache_bytes)
         vlm = cls(bundle, engines, memory, busy, width)
         vlm.choice = choice

@@ -12,6 +12,7 @@ from smolvlm_edge.bundle import Wanted
 from smolvlm_edge.cli.options import (
     DEMO_NOTE,
     EngineOption,
+    EngineSettingsOption,
     MaxTokensOption,
     ModelOption,
     OfflineOption,
@@ -19,6 +20,7 @@ from smolvlm_edge.cli.options import (
     SeedOption,
     TemperatureOption,
     ThreadsOption,
+    TrustOption,
     YesOption,
     find_bundle,
     parallel_number,
@@ -26,7 +28,7 @@ from smolvlm_edge.cli.options import (
 from smolvlm_edge.generation.answer import DEFAULT_MAX_TOKENS, GenerateOptions
 from smolvlm_edge.generation.network import Memory
 from smolvlm_edge.graphs.choice import wanted_targets
-from smolvlm_edge.graphs.engines import AUTO
+from smolvlm_edge.graphs.engines import AUTO, read_engine_options
 from smolvlm_edge.model import SmolVLM
 
 
@@ -51,6 +53,8 @@ class ModelOptions:
     making: MakingOptions = field(default_factory=MakingOptions)
     engine: EngineOption = AUTO
     threads: ThreadsOption = None
+    engine_option: EngineSettingsOption = None
+    trust: TrustOption = False
 
     def find(self) -> Path:
         """The bundle's folder, as `MakingOptions.find`."""
@@ -59,7 +63,16 @@ class ModelOptions:
     def load(self, folder: Path, memory: Memory = "balanced", parallel: str = "1") -> SmolVLM:
         """The model of a bundle that was found, to answer as many at once as --parallel says."""
         width = parallel_number(parallel)
-        return SmolVLM.load(folder, engine=self.engine, threads=self.threads, memory=memory, parallel=width)
+        settings = read_engine_options(self.engine_option or ())
+        return SmolVLM.load(
+            folder,
+            engine=self.engine,
+            threads=self.threads,
+            memory=memory,
+            parallel=width,
+            trust=self.trust,
+            engine_options=settings,
+        )
 
     def tell(self) -> None:
         """Say on stderr what the demonstration model knows, if that is the one that answers."""

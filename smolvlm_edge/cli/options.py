@@ -64,6 +64,17 @@ EngineOption = Annotated[
         metavar="ENGINE",
     ),
 ]
+EngineSettingsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine-option",
+        help="A setting of an engine, as in openvino.KV_CACHE_PRECISION=u8; may be repeated.",
+        metavar="ENGINE.KEY=VALUE",
+    ),
+]
+TrustOption = Annotated[
+    bool, typer.Option("--trust", help="Open graphs that smol-edge would not have written; only of people you trust.")
+]
 MaxTokensOption = Annotated[int, typer.Option("--max-tokens", help="Longest answer.")]
 TemperatureOption = Annotated[float, typer.Option("--temperature", help="0 always takes the likeliest token.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Makes a sampled answer repeatable.")]
