@@ -1,7 +1,8 @@
 """Every error that smol-edge raises on purpose, and the exit code that the command line gives it.
 
     SmolEdgeError                         1   something went wrong while running
-    ├── RequestError        (ValueError)  2   the request itself: empty prompt, prompt longer than the context, ...
+    ├── RequestError        (ValueError)  2   the request itself: an empty prompt, an option that makes no sense, ...
+    │   └── ContextError                  2   a prompt that is longer than the model's context
     ├── ModelNotFoundError (LookupError)  3   no checkpoint or bundle at that place or of that name
     ├── IntegrityError                    4   a checkpoint or bundle that is damaged or contradicts itself
     ├── ImageError          (ValueError)  5   a picture that is missing, damaged, too large or no picture
@@ -20,17 +21,29 @@ wrong and, where there is one, what to do next.
 
 from typing import ClassVar
 
+LONGEST_MESSAGE = 1000
+"""Characters."""
+
 
 class SmolEdgeError(Exception):
     """Base of every error that smol-edge raises on purpose."""
 
     exit_code: ClassVar[int] = 1
 
+    def __init__(self, message: str = "") -> None:
+        """Take no more of a message than a terminal can show; what it ends with says what to do."""
+        half = LONGEST_MESSAGE // 2
+        super().__init__(message if len(message) <= LONGEST_MESSAGE else f"{message[:half]} ... {message[-half:]}")
+
 
 class RequestError(SmolEdgeError, ValueError):
     """What was asked for cannot be done as asked."""
 
     exit_code = 2
+
+
+class ContextError(RequestError):
+    """A prompt is longer than the model's context."""
 
 
 class ModelNotFoundError(SmolEdgeError, LookupError):
