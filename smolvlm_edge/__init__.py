@@ -16,6 +16,7 @@ Importing this opens no engine; loading a model does, and opens no connection.
 from smolvlm_edge.chat import Chat
 from smolvlm_edge.conversation.request import Request
 from smolvlm_edge.errors import (
+    ContextError,
     DownloadError,
     EngineError,
     ExportError,
@@ -39,6 +40,7 @@ __all__ = [
     "Answer",
     "Chat",
     "Chunk",
+    "ContextError",
     "DownloadError",
     "EngineError",
     "ExportError",

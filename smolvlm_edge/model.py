@@ -10,7 +10,7 @@ from typing import Self, Unpack, get_args
 from smolvlm_edge.batch import Prepared, answer_many
 from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.bundle.config import ImageConfig, VideoConfig
-from smolvlm_edge.chat import Chat
+from smolvlm_edge.chat import Chat, OnFull
 from smolvlm_edge.constraints import Constraint, Guide, Vocabulary
 from smolvlm_edge.conversation.messages import Conversation, RawMessage, Shown, Source
 from smolvlm_edge.conversation.model_input import ModelInput
@@ -194,15 +194,18 @@ class SmolVLM:
         check_options(options)
         return answer_many(requests, options, self._prepare, self.respond)
 
-    def chat(self, system: str | None = None, **options: Unpack[GenerateOptions]) -> Chat:
+    def chat(self, system: str | None = None, *, on_full: OnFull = "stop", **options: Unpack[GenerateOptions]) -> Chat:
         """A conversation of several turns.
 
         Args:
             system: What the model is told before the first one.
+            on_full: What a question meets once the conversation is longer than the model's context: `stop` refuses it
+                with a ContextError, `drop` leaves the oldest turns out, but never the system's text.
             **options: For every turn, unless it has its own; see `GenerateOptions`.
         """
         check_options(options)
-        return Chat(self.respond, system, options)
+        _check_choice("on_full", on_full, get_args(OnFull))
+        return Chat(self.respond, system, options, on_full)
 
     def respond(
         self, conversation: Conversation, pictures: list[Picture], options: GenerateOptions, stop: Stop

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
+from smolvlm_edge.chat import OnFull
+from smolvlm_edge.cli.answering import takes_answer_options
 from smolvlm_edge.cli.options import (
     DEMO_NOTE,
-    DetailOption,
     EngineOption,
     MemoryOption,
     ModelOption,
@@ -20,11 +21,12 @@ from smolvlm_edge.cli.options import (
 from smolvlm_edge.cli.session import Session
 from smolvlm_edge.conversation.messages import Source
 from smolvlm_edge.conversation.request import check_request
-from smolvlm_edge.generation.answer import DEFAULT_MAX_TOKENS, GenerateOptions
+from smolvlm_edge.generation.answer import GenerateOptions
 from smolvlm_edge.graphs.engines import AUTO
 from smolvlm_edge.model import SmolVLM
 
 
+@takes_answer_options
 def chat(
     images: Annotated[
         list[str] | None, typer.Argument(show_default=False, help="Pictures and videos to begin with.")
@@ -34,29 +36,27 @@ def chat(
     offline: OfflineOption = False,
     yes: YesOption = False,
     system: Annotated[str | None, typer.Option(help="What the model is told before everything else.")] = None,
-    max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = DEFAULT_MAX_TOKENS,
-    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.0,
-    seed: Annotated[int | None, typer.Option(help="Makes sampled answers repeatable.")] = None,
+    on_full: Annotated[
+        OnFull,
+        typer.Option(
+            help="What to do once the conversation is longer than the model's context: drop its oldest turns, or stop."
+        ),
+    ] = "drop",
     engine: EngineOption = AUTO,
     threads: ThreadsOption = None,
     memory: MemoryOption = "balanced",
-    detail: DetailOption = "high",
+    *,
+    options: GenerateOptions,
 ) -> None:
     """Talk about pictures, question by question; piped in, every line is a question.
 
     Example: smol-edge chat examples/shapes.png
     Example: smol-edge chat --model smolvlm-256m --system "Answer in one sentence."
     """
-    options: GenerateOptions = {
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "seed": seed,
-        "detail": detail,
-    }
     pictures: list[Source] = list(images or [])
     check_request(pictures, "describe", options)
     if model is None:
         print(DEMO_NOTE, file=sys.stderr)
     folder = find_model(model, quant, engine, offline=offline, yes=yes)
     with SmolVLM.load(folder, engine=engine, threads=threads, memory=memory) as vlm:
-        Session(vlm.chat(system, **options), pictures).run()
+        Session(vlm.chat(system, on_full=on_full, **options), pictures, options).run()

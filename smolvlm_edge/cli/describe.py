@@ -13,11 +13,10 @@ import typer
 from rich.progress import Progress
 
 from smolvlm_edge.bundle import MANIFEST, Bundle, sha256
+from smolvlm_edge.cli.answering import takes_answer_options
 from smolvlm_edge.cli.options import (
     DEMO_NOTE,
-    DetailOption,
     EngineOption,
-    LongestEdgeOption,
     ModelOption,
     OfflineOption,
     QuantOption,
@@ -40,6 +39,7 @@ MARK = "smol-edge describe"
 """Tells a file of captions from any other; its value is the version of the format."""
 
 
+@takes_answer_options
 def describe(
     pictures: Annotated[
         list[str], typer.Argument(show_default=False, help="Pictures, folders (all that is in them), or patterns.")
@@ -52,12 +52,11 @@ def describe(
     quant: QuantOption = "int4",
     offline: OfflineOption = False,
     yes: YesOption = False,
-    max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = DEFAULT_MAX_TOKENS,
     engine: EngineOption = AUTO,
     threads: ThreadsOption = None,
-    detail: DetailOption = "high",
-    longest_edge: LongestEdgeOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as one JSON object.")] = False,
+    *,
+    options: GenerateOptions,
 ) -> None:
     """Describe many pictures, each by itself. Stopped, the same command goes on where it was.
 
@@ -67,11 +66,7 @@ def describe(
     Example: smol-edge describe photos --out captions.jsonl --model smolvlm-256m
     Example: smol-edge describe "scans/**/*.png" --out texts.jsonl --prompt "Read the text." --detail low
     """
-    options: GenerateOptions = {
-        "max_tokens": max_tokens,
-        "detail": detail,
-        "longest_edge": longest_edge,
-    }
+    options = {"max_tokens": DEFAULT_MAX_TOKENS, "detail": "high", "longest_edge": None, **options}
     check_request([], prompt, options)
     check_place(out, "--out")
     wanted = {_name(path, out): path for path in find_pictures(pictures)}

@@ -1,6 +1,5 @@
 """`smol-edge eval`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 from rich.console import Console
 
 from smolvlm_edge.bundle import MANIFEST, Bundle, sha256
+from smolvlm_edge.cli.lines import as_json_line
 from smolvlm_edge.cli.options import (
     DetailOption,
     EngineOption,
@@ -83,6 +83,6 @@ def evaluate(
     if as_json:
         name = DEMO if model in {None, DEMO} else folder.resolve().name
         about = {"name": name, "quant": bundle.recipe["name"], "engine": engine}
-        print(json.dumps({"model": about, **report.to_dict(), "peak_rss_bytes": peak_rss_bytes()}, ensure_ascii=False))
+        print(as_json_line({"model": about, **report.to_dict(), "peak_rss_bytes": peak_rss_bytes()}))
     else:
         Console(highlight=False, soft_wrap=True).print(report.table())

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
+from smolvlm_edge.cli.answering import say_if_cut_off, takes_answer_options
+from smolvlm_edge.cli.lines import as_json_line, printable
 from smolvlm_edge.cli.options import (
     DEMO_NOTE,
-    DetailOption,
     EngineOption,
-    LongestEdgeOption,
     ModelOption,
     OfflineOption,
     QuantOption,
@@ -27,14 +27,17 @@ from smolvlm_edge.cli.options import (
 from smolvlm_edge.conversation.messages import Source
 from smolvlm_edge.conversation.request import check_request
 from smolvlm_edge.errors import ImageError, RequestError
-from smolvlm_edge.generation.answer import DEFAULT_MAX_TOKENS, Chunk, GenerateOptions
+from smolvlm_edge.generation.answer import Chunk, GenerateOptions
 from smolvlm_edge.graphs.choice import Choice
 from smolvlm_edge.graphs.engines import AUTO
 from smolvlm_edge.model import SmolVLM
 from smolvlm_edge.pictures.images import MAX_FILE_BYTES
 from smolvlm_edge.pictures.video import as_video
 
+MOST_SCHEMA_BYTES = 1 << 20
 
+
+@takes_answer_options
 def run(
     images: Annotated[
         list[str],
@@ -49,13 +52,8 @@ def run(
     quant: QuantOption = "int4",
     offline: OfflineOption = False,
     yes: YesOption = False,
-    max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = DEFAULT_MAX_TOKENS,
-    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.0,
-    seed: Annotated[int | None, typer.Option(help="Makes a sampled answer repeatable.")] = None,
     engine: EngineOption = AUTO,
     threads: ThreadsOption = None,
-    detail: DetailOption = "high",
-    longest_edge: LongestEdgeOption = None,
     frames: Annotated[
         int | None,
         typer.Option(
@@ -85,6 +83,8 @@ def run(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object with text, timings and the stamps of videos.")
     ] = False,
+    *,
+    options: GenerateOptions,
 ) -> None:
     """Answer a prompt about pictures or videos; without one, about nothing but the prompt.
 
@@ -100,13 +100,6 @@ def run(
     sources: list[Source] = [_stdin() if image == "-" else image for image in images]
     wishes = {"frames": frames, "start": start, "end": end, "fps": fps}
     sources = _with_wishes(sources, {name: wish for name, wish in wishes.items() if wish is not None})
-    options: GenerateOptions = {
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "seed": seed,
-        "detail": detail,
-        "longest_edge": longest_edge,
-    }
     options.update(form := _form(schema, regex, choices, complete=complete))
     in_one_piece = as_json or (bool(form) and not sys.stdout.isatty())  # half a JSON text is of no use to a program
     check_request(sources, prompt, options)
@@ -119,12 +112,13 @@ def run(
         for chunk in vlm.stream(sources, prompt, **options):
             bar.stop()  # the answer takes the bar's place
             if not in_one_piece:
-                print(chunk.text, end="", flush=True)
+                print(printable(chunk.text), end="", flush=True)
             chunks.append(chunk)
     if as_json:
         print(_to_json(chunks, vlm.choice))
     else:
         print("".join(chunk.text for chunk in chunks) if in_one_piece else "")
+    say_if_cut_off(chunks[-1], options)
 
 
 def _with_wishes(sources: list[Source], wishes: dict[str, Any]) -> list[Source]:
@@ -145,7 +139,7 @@ def _form(schema: str | None, regex: str | None, choices: str | None, *, complet
     if regex is not None:
         form["regex"] = regex
     if choices is not None:
-        form["choices"] = [choice for row in csv.reader([choices], skipinitialspace=True) for choice in row]
+        form["choices"] = _choices(choices)
     if complete and not form:
         raise RequestError("--complete is about --schema, --regex and --choices, and there is none")
     if complete:
@@ -153,12 +147,27 @@ def _form(schema: str | None, regex: str | None, choices: str | None, *, complet
     return form
 
 
+def _choices(text: str) -> list[str]:
+    try:
+        return [choice for row in csv.reader(text.splitlines(keepends=True), skipinitialspace=True) for choice in row]
+    except csv.Error as error:
+        raise RequestError(f"--choices cannot be read: {error}") from error
+
+
 def _schema(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(MOST_SCHEMA_BYTES + 1)
+        if len(text) > MOST_SCHEMA_BYTES:
+            raise RequestError(f"{path} holds more than the {MOST_SCHEMA_BYTES >> 20} MB that a schema may have")
+        return json.loads(text)
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror or error}") from error
+    except RecursionError as error:
+        raise RequestError(f"{path} holds a schema that is too deep") from error
     except ValueError as error:
+        if isinstance(error, RequestError):
+            raise
         raise RequestError(f"{path} holds no JSON: {error}") from error
 
 
@@ -175,13 +184,12 @@ def _to_json(chunks: list[Chunk], choice: Choice | None) -> str:
     text = "".join(chunk.text for chunk in chunks)
     last = chunks[-1]
     videos = [{"duration_s": round(video.duration, 3), "stamps": video.stamps} for video in last.videos]
-    return json.dumps(
+    return as_json_line(
         {
             "text": text,
             "finish_reason": last.finish_reason,
             "videos": videos,
             **last.timings.to_dict(),
             "engines": choice and choice.to_dict(),
-        },
-        ensure_ascii=False,
+        }
     )
