@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,25 +14,14 @@ import typer
 from rich.progress import Progress
 
 from smolvlm_edge.bundle import MANIFEST, Bundle, sha256
-from smolvlm_edge.cli.answering import takes_answer_options
-from smolvlm_edge.cli.options import (
-    DEMO_NOTE,
-    EngineOption,
-    ModelOption,
-    OfflineOption,
-    QuantOption,
-    ThreadsOption,
-    YesOption,
-    counting_bar,
-    find_model,
-)
+from smolvlm_edge.cli.groups import ModelOptions, SamplingOptions, grouped
+from smolvlm_edge.cli.options import DetailOption, LongestEdgeOption, counting_bar
 from smolvlm_edge.cli.pictures import find_pictures
 from smolvlm_edge.conversation.request import Request, check_request
 from smolvlm_edge.errors import PartialError
 from smolvlm_edge.generation.answer import DEFAULT_MAX_TOKENS, Answer, GenerateOptions
 from smolvlm_edge.generation.timings import peak_rss_bytes
 from smolvlm_edge.graphs.choice import choose_engines
-from smolvlm_edge.graphs.engines import AUTO
 from smolvlm_edge.model import SmolVLM
 from smolvlm_edge.records import Line, Records, check_place, open_records
 
@@ -39,7 +29,7 @@ MARK = "smol-edge describe"
 """Tells a file of captions from any other; its value is the version of the format."""
 
 
-@takes_answer_options
+@grouped
 def describe(
     pictures: Annotated[
         list[str], typer.Argument(show_default=False, help="Pictures, folders (all that is in them), or patterns.")
@@ -48,15 +38,12 @@ def describe(
         Path, typer.Option(show_default=False, help="JSON lines to write the answers to, and to continue from.")
     ],
     prompt: Annotated[str, typer.Option(help="What to do with every picture.")] = "Describe this image.",
-    model: ModelOption = None,
-    quant: QuantOption = "int4",
-    offline: OfflineOption = False,
-    yes: YesOption = False,
-    engine: EngineOption = AUTO,
-    threads: ThreadsOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as one JSON object.")] = False,
     *,
-    options: GenerateOptions,
+    named: ModelOptions,
+    sampling: SamplingOptions,
+    detail: DetailOption = "high",
+    longest_edge: LongestEdgeOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as one JSON object.")] = False,
 ) -> None:
     """Describe many pictures, each by itself. Stopped, the same command goes on where it was.
 
@@ -66,20 +53,24 @@ def describe(
     Example: smol-edge describe photos --out captions.jsonl --model smolvlm-256m
     Example: smol-edge describe "scans/**/*.png" --out texts.jsonl --prompt "Read the text." --detail low
     """
-    options = {"max_tokens": DEFAULT_MAX_TOKENS, "detail": "high", "longest_edge": None, **options}
+    options: GenerateOptions = {
+        "max_tokens": DEFAULT_MAX_TOKENS,
+        "detail": detail,
+        "longest_edge": longest_edge,
+        **sampling.to_generate(),
+    }
     check_request([], prompt, options)
     check_place(out, "--out")
     wanted = {_name(path, out): path for path in find_pictures(pictures)}
-    if model is None:
-        print(DEMO_NOTE, file=sys.stderr)
-    folder = find_model(model, quant, engine, offline=offline, yes=yes)
+    named.tell()
+    folder = named.find()
     bundle = Bundle.open(folder)
-    engine = str(choose_engines(bundle, engine, threads))
+    named = replace(named, engine=str(choose_engines(bundle, named.engine, named.threads)))
     begin = {
         MARK: 1,
         "model": bundle.source,
         "quant": bundle.recipe["name"],
-        "engine": engine,
+        "engine": named.engine,
         "bundle": sha256(folder / MANIFEST),
         "prompt": prompt,
         **options,
@@ -91,7 +82,7 @@ def describe(
         known = {line["file"] for line in kept.lines}
         missing = {name: path for name, path in wanted.items() if name not in known}
         if missing:
-            with SmolVLM.load(folder, engine=engine, threads=threads) as vlm, counting_bar("picture") as bar:
+            with named.load(folder) as vlm, counting_bar("picture") as bar:
                 bar.add_task("", total=len(wanted), completed=len(wanted) - len(missing))
                 failed = _describe_all(vlm, missing, prompt, options, kept, bar)
     counts = {"described": len(missing) - failed, "failed": failed, "before": len(wanted) - len(missing)}

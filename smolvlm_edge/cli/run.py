@@ -10,34 +10,22 @@ from typing import Annotated, Any
 
 import typer
 
-from smolvlm_edge.cli.answering import say_if_cut_off, takes_answer_options
+from smolvlm_edge.cli.cut_off import say_if_cut_off
+from smolvlm_edge.cli.groups import ModelOptions, SamplingOptions, grouped
 from smolvlm_edge.cli.lines import as_json_line, printable
-from smolvlm_edge.cli.options import (
-    DEMO_NOTE,
-    EngineOption,
-    ModelOption,
-    OfflineOption,
-    QuantOption,
-    ThreadsOption,
-    TileBar,
-    YesOption,
-    find_model,
-    seconds,
-)
+from smolvlm_edge.cli.options import DetailOption, LongestEdgeOption, TileBar, seconds
 from smolvlm_edge.conversation.messages import Source
 from smolvlm_edge.conversation.request import check_request
 from smolvlm_edge.errors import ImageError, RequestError
 from smolvlm_edge.generation.answer import Chunk, GenerateOptions
 from smolvlm_edge.graphs.choice import Choice
-from smolvlm_edge.graphs.engines import AUTO
-from smolvlm_edge.model import SmolVLM
 from smolvlm_edge.pictures.images import MAX_FILE_BYTES
 from smolvlm_edge.pictures.video import as_video
 
 MOST_SCHEMA_BYTES = 1 << 20
 
 
-@takes_answer_options
+@grouped
 def run(
     images: Annotated[
         list[str],
@@ -48,12 +36,11 @@ def run(
         ),
     ],
     prompt: Annotated[str, typer.Argument(help="What to do with them, for example 'describe'.")],
-    model: ModelOption = None,
-    quant: QuantOption = "int4",
-    offline: OfflineOption = False,
-    yes: YesOption = False,
-    engine: EngineOption = AUTO,
-    threads: ThreadsOption = None,
+    *,
+    named: ModelOptions,
+    sampling: SamplingOptions,
+    detail: DetailOption = "high",
+    longest_edge: LongestEdgeOption = None,
     frames: Annotated[
         int | None,
         typer.Option(
@@ -83,8 +70,6 @@ def run(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object with text, timings and the stamps of videos.")
     ] = False,
-    *,
-    options: GenerateOptions,
 ) -> None:
     """Answer a prompt about pictures or videos; without one, about nothing but the prompt.
 
@@ -100,13 +85,12 @@ def run(
     sources: list[Source] = [_stdin() if image == "-" else image for image in images]
     wishes = {"frames": frames, "start": start, "end": end, "fps": fps}
     sources = _with_wishes(sources, {name: wish for name, wish in wishes.items() if wish is not None})
+    options: GenerateOptions = {**sampling.to_generate(), "detail": detail, "longest_edge": longest_edge}
     options.update(form := _form(schema, regex, choices, complete=complete))
     in_one_piece = as_json or (bool(form) and not sys.stdout.isatty())  # half a JSON text is of no use to a program
     check_request(sources, prompt, options)
-    if model is None:
-        print(DEMO_NOTE, file=sys.stderr)
-    folder = find_model(model, quant, engine, offline=offline, yes=yes)
-    with SmolVLM.load(folder, engine=engine, threads=threads, memory="low") as vlm, TileBar() as bar:
+    named.tell()
+    with named.load(named.find(), memory="low") as vlm, TileBar() as bar:
         chunks: list[Chunk] = []
         options["on_tile"] = bar.count
         for chunk in vlm.stream(sources, prompt, **options):
@@ -158,16 +142,15 @@ def _schema(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             text = file.read(MOST_SCHEMA_BYTES + 1)
-        if len(text) > MOST_SCHEMA_BYTES:
-            raise RequestError(f"{path} holds more than the {MOST_SCHEMA_BYTES >> 20} MB that a schema may have")
-        return json.loads(text)
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror or error}") from error
+    if len(text) > MOST_SCHEMA_BYTES:
+        raise RequestError(f"{path} holds more than the {MOST_SCHEMA_BYTES >> 20} MB that a schema may have")
+    try:
+        return json.loads(text)
     except RecursionError as error:
         raise RequestError(f"{path} holds a schema that is too deep") from error
     except ValueError as error:
-        if isinstance(error, RequestError):
-            raise
         raise RequestError(f"{path} holds no JSON: {error}") from error
 
 

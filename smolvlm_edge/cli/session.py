@@ -15,7 +15,7 @@ from typing import TextIO
 from rich.console import Console
 
 from smolvlm_edge.chat import Chat
-from smolvlm_edge.cli.answering import say_if_cut_off
+from smolvlm_edge.cli.cut_off import say_if_cut_off
 from smolvlm_edge.cli.lines import escaped, one_line, printable, split_line, typed_path
 from smolvlm_edge.cli.options import TileBar
 from smolvlm_edge.conversation.messages import RawMessage, Source

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from threading import Condition, get_ident
 from typing import Literal
 
-from smolvlm_edge.errors import RequestError
+from smolvlm_edge.errors import BusyError, RequestError
 from smolvlm_edge.generation.stopping import Stop
 
 Busy = Literal["wait", "raise"]
@@ -28,7 +28,8 @@ class Queue:
         """Wait for this caller's turn, and hold it.
 
         Raises:
-            RequestError: Somebody else is being answered and nobody is to wait, or this thread would wait for itself.
+            BusyError: Somebody else is being answered and nobody is to wait.
+            RequestError: This thread would wait for itself.
             StoppedError: The answer was not wanted for so long.
         """
         caller = _Caller()
@@ -52,7 +53,7 @@ class Queue:
         if self._callers[0].thread == get_ident():
             raise RequestError("this thread is still reading an answer: read it to its end, or close its stream")
         if self._busy == "raise":
-            raise RequestError("the model is still answering somebody else: ask again later")
+            raise BusyError("the model is still answering somebody else: ask again later")
 
 
 class _Caller:
