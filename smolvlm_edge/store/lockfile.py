@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from smolvlm_edge.bundle import sha256
+from smolvlm_edge.errors import IntegrityError
 
 PLACES = (
     Path(__file__).parents[1] / "lock" / "models.lock",  # in a wheel
@@ -79,9 +80,17 @@ class LockedModel:
 
 @cache
 def locked_models() -> Mapping[str, LockedModel]:
-    """Every model of models.lock by its alias."""
-    text = next(path for path in PLACES if path.is_file()).read_text(encoding="utf-8")
-    return {alias: _model(alias, entry) for alias, entry in tomllib.loads(text).items()}
+    """Every model of models.lock by its alias.
+
+    Raises:
+        IntegrityError: The file is damaged.
+    """
+    file = next(path for path in PLACES if path.is_file())
+    try:
+        entries = tomllib.loads(file.read_text(encoding="utf-8"))
+        return {alias: _model(alias, entry) for alias, entry in entries.items()}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise IntegrityError(f"{file} is damaged ({error}): install smol-edge again") from error
 
 
 def locked_at(commit: str) -> LockedModel | None:
