@@ -17,5 +17,4 @@ def parse(data: bytes, folder: Path) -> None:
         if file.name != MANIFEST and not (folder / file.name).exists():
             (folder / file.name).symlink_to(file)
     (folder / MANIFEST).write_bytes(data)
-    bundle = Bundle.open(folder)
-    bundle.files_for(bundle.targets)
+    Bundle.open(folder)
