@@ -23,7 +23,7 @@ from smolvlm_edge.cli.quality import quality
 from smolvlm_edge.cli.run import run
 from smolvlm_edge.errors import SmolEdgeError
 
-INTERRUPTED, TERMINATED = 130, 143
+INTERRUPTED = 130
 
 app = typer.Typer(
     help="Export SmolVLM-type checkpoints without torch, and run them on a plain CPU.",
@@ -46,9 +46,7 @@ app.add_typer(models, name="models")
 
 def main() -> NoReturn:
     """Run the command line; every foreseen error is one line on stderr and a documented exit code."""
-    signal.signal(signal.SIGTERM, _end)
-    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # else whoever started this ignores Ctrl-C
-        signal.signal(signal.SIGINT, _end)
+    _heed_signals()
     _show_notes()
     if sys.stdout is None:
         sys.exit(_failed("stdout is closed: there is nothing to print to"))
@@ -77,6 +75,13 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
+def _heed_signals() -> None:
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP; nohup, for one, wants it ignored
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
 def _set_encodings() -> None:
     """A terminal that cannot show a character shows ? instead; pipes and files get UTF-8, whatever the locale."""
     for stream in (sys.stdout, sys.stderr):
@@ -102,16 +107,16 @@ _signals: list[int] = []
 
 
 def _end(number: int, _: object) -> NoReturn:
-    """Ctrl-C and a polite kill unwind like any error, so that an export cleans up after itself."""
+    """Ctrl-C, a polite kill or a terminal that is closed unwind like any error: an export cleans up after itself."""
     _signals.append(number)
-    if number == signal.SIGTERM:
-        sys.exit(TERMINATED)
+    if number != signal.SIGINT:
+        sys.exit(128 + number)
     raise KeyboardInterrupt
 
 
 def _ended() -> int:
-    if signal.SIGTERM in _signals:
-        return TERMINATED
+    if _signals and _signals[-1] != signal.SIGINT:
+        return 128 + _signals[-1]
     _say("interrupted")
     return INTERRUPTED
 
