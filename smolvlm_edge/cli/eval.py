@@ -1,6 +1,5 @@
 """`smol-edge eval`."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from rich.console import Console
 
 from smolvlm_edge.bundle import MANIFEST, Bundle, sha256
 from smolvlm_edge.cli.groups import ModelOptions, grouped
+from smolvlm_edge.cli.lines import as_json_line
 from smolvlm_edge.cli.options import DetailOption, MemoryOption, ParallelOption, counting_bar
 from smolvlm_edge.errors import RequestError
 from smolvlm_edge.evaluation import ask_all
@@ -70,6 +70,6 @@ def evaluate(
     if as_json:
         name = DEMO if named.model in {None, DEMO} else folder.resolve().name
         about = {"name": name, "quant": bundle.recipe["name"], "engine": named.engine}
-        print(json.dumps({"model": about, **report.to_dict(), "peak_rss_bytes": peak_rss_bytes()}, ensure_ascii=False))
+        print(as_json_line({"model": about, **report.to_dict(), "peak_rss_bytes": peak_rss_bytes()}))
     else:
         Console(highlight=False, soft_wrap=True).print(report.table())

@@ -3,7 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,23 @@ from smolvlm_edge.cli.options import (
     EngineOption,
     EngineSettingsOption,
     MaxTokensOption,
+    MinPOption,
     ModelOption,
     OfflineOption,
     QuantOption,
+    RepetitionPenaltyOption,
     SeedOption,
+    StopOption,
     TemperatureOption,
     ThreadsOption,
+    TopKOption,
+    TopPOption,
     TrustOption,
     YesOption,
     find_bundle,
     parallel_number,
 )
-from smolvlm_edge.generation.answer import DEFAULT_MAX_TOKENS, GenerateOptions
+from smolvlm_edge.generation.answer import GenerateOptions
 from smolvlm_edge.generation.network import Memory
 from smolvlm_edge.graphs.choice import wanted_targets
 from smolvlm_edge.graphs.engines import AUTO, read_engine_options
@@ -82,15 +87,21 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How long an answer may be, and how its tokens are chosen."""
+    """How long an answer may be, and how its tokens are chosen. What is not said stays with the model's defaults."""
 
-    max_tokens: MaxTokensOption = DEFAULT_MAX_TOKENS
-    temperature: TemperatureOption = 0.0
+    max_tokens: MaxTokensOption = None
+    temperature: TemperatureOption = None
+    top_k: TopKOption = None
+    top_p: TopPOption = None
+    min_p: MinPOption = None
+    repetition_penalty: RepetitionPenaltyOption = None
     seed: SeedOption = None
+    stop: StopOption = None
 
     def to_generate(self) -> GenerateOptions:
-        """As `SmolVLM.generate` takes them."""
-        return {"max_tokens": self.max_tokens, "temperature": self.temperature, "seed": self.seed}
+        """What was said, as `SmolVLM.generate` takes it."""
+        said = {name: value for name, value in asdict(self).items() if value not in (None, [])}
+        return GenerateOptions(**said)  # type: ignore[typeddict-item]
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
