@@ -1,14 +1,20 @@
 """The family's wording of data sets.
 
-Expected prompts were written down from VLMEvalKit's class `SmolVLM` (vlmeval/vlm/smolvlm.py at 0140ace) by hand: what it
+Expected prompts were written down from VLMEvalKit's class `SmolVLM` (vlmeval/vlm/smolvlm.py at 0140ace): what it
 puts between `<|im_start|>User:` and `<end_of_utterance>`, and what it begins the answer with.
 """
 
+import json
+from base64 import b64encode
+from pathlib import Path
+
 import pytest
+from command import assert_fails, smol_edge
 
 from smolvlm_edge.evaluation.family import word
 from smolvlm_edge.evaluation.questions import prompt
 
+EXAMPLES = Path(__file__).parent.parent / "examples"
 OPTIONS = {"A": "one", "B": "two"}
 CHOICE = prompt("choice", "How many?", "", OPTIONS)
 HINTED = prompt("choice", "How many?", "Count.", OPTIONS)
@@ -89,3 +95,18 @@ def test_brief_answers(dataset: str) -> None:
 def test_others() -> None:
     assert rendered("HallusionBench", "Is it?") == "User:<image>Is it?\nAnswer yes or no.<end_of_utterance>\nAssistant:"
     assert rendered("my-own", "Is it?") == "User:<image>Is it?<end_of_utterance>\nAssistant:"
+
+
+def test_eval_asks_a_file_in_the_words_of_its_name(tmp_path: Path) -> None:
+    """The model sees the whole prompt, the beginning of its answer included."""
+    path = tmp_path / "MMStar.tsv"
+    picture = b64encode((EXAMPLES / "shapes.png").read_bytes()).decode()
+    path.write_text(f"index\timage\tquestion\tA\tB\tanswer\n1\t{picture}\tHow many?\tone\ttwo\tA\n", encoding="utf-8")
+    seen = "from smolvlm_edge.conversation.prompt import PromptEncoder as E; encode = E.encode\n"
+    seen += "E.encode = lambda self, turns, *rest, **more: (print(turns, file=sys.stderr), encode(self, turns, *rest, **more))[1]\n"
+    result = smol_edge("eval", path, "--prompts", "family", "--json", patch=seen)
+    assert result.returncode == 0, result.stderr
+    assert "Answer with the letter." in result.stderr
+    assert "'role': 'assistant'" in result.stderr
+    assert json.loads(result.stdout)["questions"] == 1
+    assert_fails(smol_edge("eval", "--prompts", "family"), 2, "--prompts goes with a file")

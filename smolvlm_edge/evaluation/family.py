@@ -6,9 +6,14 @@ template for one turn. A data set goes by its file's name, as in the kit.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Literal, Self
+
+from smolvlm_edge.pictures.sources import ImageSource
+
+Prompts = Literal["plain", "family"]
+"""What `--prompts` takes."""
 
 PUREMCQ = frozenset({"MMStar", "SEEDBench_IMG", "AI2D_TEST", "ScienceQA_VAL", "ScienceQA_TEST"})
 BRIEF = frozenset({"MME", "MMVet", "OCRVQA_TEST", "OCRVQA_TESTCORE", "InfoVQA_VAL", "InfoVQA_TEST", "OCRBench"})
@@ -59,43 +64,58 @@ class Wording:
     prefill: str = ""
     """What the answer is made to begin with."""
 
+    def messages(self, images: Sequence[ImageSource]) -> list[dict[str, Any]]:
+        """As `SmolVLM.generate` takes them."""
+        pictures = iter(images)
+        content = [
+            {"type": "image", "image": next(pictures)} if part is None else {"type": "text", "text": part}
+            for part in self.parts
+        ]
+        begun = [{"role": "assistant", "content": self.prefill}] if self.prefill else []
+        return [{"role": "user", "content": content}, *begun]
+
     @classmethod
     def after_pictures(cls, pictures: int, text: str, prefill: str = "") -> Self:
         """The usual order."""
         return cls((*[None] * pictures, text), prefill)
 
 
-def word(dataset: str, plain: str, pictures: int) -> Wording:
+def plain(prompt: str, pictures: int) -> Wording:
+    """The question as the data set has it."""
+    return Wording.after_pictures(pictures, prompt)
+
+
+def word(dataset: str, prompt: str, pictures: int) -> Wording:
     """The family's wording of a question.
 
     Args:
         dataset: The name of the file, without its ending.
-        plain: The kit's wording; see `questions.prompt`.
+        prompt: The kit's wording; see `questions.prompt`.
         pictures: How many there are.
     """
-    plain = plain.strip()
+    prompt = prompt.strip()
     if dataset in {"MMMU_DEV_VAL", "MMMU_TEST"}:
-        return _mmmu(plain, pictures)
-    text, prefill = plain, ""
+        return _mmmu(prompt, pictures)
+    text, prefill = prompt, ""
     if MMBENCH.fullmatch(dataset):
-        text, prefill = _hint_after_question(_replaced(plain, _choices("a letter"))), ANSWER
+        text, prefill = _hint_after_question(_replaced(prompt, _choices("a letter"))), ANSWER
     elif dataset in PUREMCQ:
-        text, prefill = _replaced(plain, _choices("the letter")), ANSWER
+        text, prefill = _replaced(prompt, _choices("the letter")), ANSWER
     elif dataset == "MathVista_MINI":
         letters = {f"({letter}) ": f"{letter}. " for letter in "ABCDEFGH"}
-        text = _replaced(plain, {**letters, "\nOptions:": "\nChoices:", "Hint: ": ""}).strip()
+        text = _replaced(prompt, {**letters, "\nOptions:": "\nChoices:", "Hint: ": ""}).strip()
         prefill = _answer_if_choices(text)
     elif dataset in BRIEF:
-        text = f"{plain}\nGive a very brief answer."
+        text = f"{prompt}\nGive a very brief answer."
     elif dataset == "HallusionBench":
-        text = f"{plain}\nAnswer yes or no."
+        text = f"{prompt}\nAnswer yes or no."
     else:
-        text = INSTRUCTIONS.get(re.sub("_(VAL|TEST)$", "", dataset), "") + plain
+        text = INSTRUCTIONS.get(re.sub("_(VAL|TEST)$", "", dataset), "") + prompt
     return Wording.after_pictures(pictures, text, prefill)
 
 
-def _mmmu(plain: str, pictures: int) -> Wording:
-    text = _replaced(plain, {"Question:": "", **_choices("the letter")}).strip()
+def _mmmu(prompt: str, pictures: int) -> Wording:
+    text = _replaced(prompt, {"Question:": "", **_choices("the letter")}).strip()
     numbers = range(1, pictures + 1)
     listed = [part for number in numbers for part in (f"<image {number}>:", None, "\n")]
     text = "".join(f" <image {number}> " for number in numbers) + text
@@ -119,10 +139,3 @@ def _hint_after_question(text: str) -> str:
 
 def _answer_if_choices(text: str) -> str:
     return ANSWER if "A." in text and "B." in text else ""
-
-
-WORDINGS: Mapping[str, Callable[[str, str, int], Wording]] = {
-    "plain": lambda _, plain, pictures: Wording.after_pictures(pictures, plain),
-    "family": word,
-}
-"""What `--prompts` takes."""
