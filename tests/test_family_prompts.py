@@ -103,7 +103,8 @@ def test_eval_asks_a_file_in_the_words_of_its_name(tmp_path: Path) -> None:
     picture = b64encode((EXAMPLES / "shapes.png").read_bytes()).decode()
     path.write_text(f"index\timage\tquestion\tA\tB\tanswer\n1\t{picture}\tHow many?\tone\ttwo\tA\n", encoding="utf-8")
     seen = "from smolvlm_edge.conversation.prompt import PromptEncoder as E; encode = E.encode\n"
-    seen += "E.encode = lambda self, turns, *rest, **more: (print(turns, file=sys.stderr), encode(self, turns, *rest, **more))[1]\n"
+    told = "print(turns, file=sys.stderr)"
+    seen += f"E.encode = lambda self, turns, *rest, **more: ({told}, encode(self, turns, *rest, **more))[1]\n"
     result = smol_edge("eval", path, "--prompts", "family", "--json", patch=seen)
     assert result.returncode == 0, result.stderr
     assert "Answer with the letter." in result.stderr
