@@ -12,7 +12,7 @@ from typing import Any
 from smolvlm_edge.bundle import Bundle, sha256
 from smolvlm_edge.bundle.config import ImageConfig
 from smolvlm_edge.bundle.reading import read_json
-from smolvlm_edge.conversation.prompt import template_source
+from smolvlm_edge.conversation.template import template_source
 
 RECORD = "smol-edge.json"
 """What the folder was made of, what quantisation cost, and sha256 and size of every file."""
