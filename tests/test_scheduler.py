@@ -391,6 +391,23 @@ def test_an_engine_that_fails_ends_those_it_computed_for() -> None:
     check_answers([after])
 
 
+def test_memory_that_is_not_there_ends_who_asked_for_it() -> None:
+    run = new_run(2)
+    decoder, failure = run.slots.decoder, EngineError("not enough memory")
+    reserve = decoder.reserve
+
+    def fail(length: int) -> None:
+        if length > 50:
+            raise failure
+
+    decoder.reserve = fail  # type: ignore[method-assign]
+    large, small = run.ask(Story([1] * 60, 2)), run.ask(Story([2], 2))
+    run.finish([large, small])
+    assert (large.error, small.tokens) == (failure, alone([2], 2))
+    decoder.reserve = reserve  # type: ignore[method-assign]
+    run.check_free()
+
+
 def test_a_close_and_an_interrupt_end_what_has_begun() -> None:
     for end in ("close", "abandon"):
         run, error = new_run(1), EngineError("closed")

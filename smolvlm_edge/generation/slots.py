@@ -53,13 +53,13 @@ class Slots:
             keys: Of the prompt.
             room: Positions that it and its answer may take.
         """
+        # with several slots room for the whole answer at once, because every enlargement copies them all
+        self.decoder.reserve(room if self.decoder.slots > 1 else len(keys))
         slot = self.free[0]
         self._rescue(slot, keys)
         self._rooms[slot] = room
         self._forget(slot, self._alike(slot, keys))
         self._trim()
-        # with several slots room for the whole answer at once, because every enlargement copies them all
-        self.decoder.reserve(room if self.decoder.slots > 1 else len(keys))
         return slot
 
     def catch_up(self, slot: int, keys: Keys) -> int:
