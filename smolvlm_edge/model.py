@@ -11,11 +11,11 @@ from typing import Any, Literal, Self, Unpack, get_args, overload
 
 from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.bundle.config import ImageConfig, VideoConfig
-from smolvlm_edge.chat import Chat
+from smolvlm_edge.chat import Chat, OnFull
 from smolvlm_edge.constraints import Constraint, Guide, Vocabulary
-from smolvlm_edge.conversation.messages import Conversation, RawMessage, Source
+from smolvlm_edge.conversation.messages import Conversation, RawMessage, Shown, Source
 from smolvlm_edge.conversation.model_input import ModelInput, least_tokens
-from smolvlm_edge.conversation.prompt import PromptEncoder
+from smolvlm_edge.conversation.prompt import PromptEncoder, too_long
 from smolvlm_edge.conversation.request import Request, read_request
 from smolvlm_edge.errors import EngineError, RequestError
 from smolvlm_edge.generation.answer import Answer, Chunk, GenerateOptions, check_options
@@ -28,8 +28,9 @@ from smolvlm_edge.generation.stopping import Stop
 from smolvlm_edge.generation.timings import Clock
 from smolvlm_edge.generation.width import ONE, Parallel, Width, choose_width
 from smolvlm_edge.graphs import CLOSED, available_cores
+from smolvlm_edge.graphs.checks import check_graphs
 from smolvlm_edge.graphs.choice import Choice, choose_engines, wanted_targets
-from smolvlm_edge.graphs.engines import AUTO, Engines, open_engines
+from smolvlm_edge.graphs.engines import AUTO, EngineOptions, Engines, check_engine_options, open_engines
 from smolvlm_edge.many import Many
 from smolvlm_edge.pictures.deadline import Check
 from smolvlm_edge.pictures.images import cut, open_image
@@ -82,6 +83,8 @@ class SmolVLM:
         busy: Busy = "wait",
         parallel: Parallel = 1,
         cache_bytes: int | None = None,
+        trust: bool = False,
+        engine_options: EngineOptions | None = None,
     ) -> Self:
         """Open a model.
 
@@ -107,6 +110,12 @@ class SmolVLM:
                 the last bits with the number of neighbours. OpenVINO's decoder takes one at a time.
             cache_bytes: How much memory the keys and values of questions that are answered at once may take; who does
                 not fit waits, and who never will is refused. By default half of what is free, with several at once.
+            trust: Open graphs that hold something that smol-edge's exporter does not write. Otherwise such a bundle
+                is refused: a graph that was made to harm can end the process or take all memory.
+            engine_options: Settings that are handed to an engine as they are, and come before those that smol-edge
+                chooses: entries of onnxruntime's session configuration, properties of openvino's CPU plugin, as in
+                `{"onnxruntime": {"session.intra_op.allow_spinning": "0"}, "openvino": {"KV_CACHE_PRECISION": "u8"}}`.
+                What they do to answers and speed is not tested here.
 
         Raises:
             ModelNotFoundError: No bundle in that folder, no model of that name, or not here and `offline`.
@@ -119,12 +128,17 @@ class SmolVLM:
         _check_choice("busy", busy, get_args(Busy))
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise RequestError(f"threads must be from 1 to {MAX_THREADS}")
+        check_engine_options(engine_options)
         wanted = wanted_targets(engine)
         start = time.perf_counter()
         bundle = Bundle.open(locate(model, quant, wanted, offline=offline))
         choice = choose_engines(bundle, engine, threads)
-        engines = open_engines(choice.vision.engine, choice.decoder.engine, threads or available_cores())
+        engines = open_engines(
+            choice.vision.engine, choice.decoder.engine, threads or available_cores(), engine_options
+        )
         bundle.verify(choice.targets)
+        if not trust:
+            check_graphs(bundle, choice.targets)
         width = choose_width(bundle.model.text, choice.decoder.engine, memory, parallel, cache_bytes)
         vlm = cls(bundle, engines, memory, busy, width)
         vlm.choice = choice
@@ -160,10 +174,10 @@ class SmolVLM:
             images: One picture or video, several, or an empty list. A path or the bytes of a file are taken for what
                 the file holds; `Video` says what to take of a video.
             prompt: What to do with them.
-            messages: Instead of both, a conversation that ends with the user's turn: messages with `role` and `content`
-                as OpenAI and transformers have them, `[{"role": "user", "content": [{"type": "image", "image":
-                "photo.jpg"}, {"type": "text", "text": "describe"}]}]`; see
-                `conversation.messages.read_messages`.
+            messages: Instead of both, a conversation that ends with the user's turn, or with the assistant's, from
+                which the answer goes on: messages with `role` and `content` as OpenAI and transformers have them,
+                `[{"role": "user", "content": [{"type": "image", "image": "photo.jpg"}, {"type": "text", "text":
+                "describe"}]}]`; see `conversation.messages.read_messages`.
             **options: See `GenerateOptions`.
 
         Returns:
@@ -231,15 +245,18 @@ class SmolVLM:
         many = Many(self._answer, self.width.count, options, ordered=ordered)
         return many.ordered(requests) if ordered else many.numbered(requests)
 
-    def chat(self, system: str | None = None, **options: Unpack[GenerateOptions]) -> Chat:
+    def chat(self, system: str | None = None, *, on_full: OnFull = "stop", **options: Unpack[GenerateOptions]) -> Chat:
         """A conversation of several turns.
 
         Args:
             system: What the model is told before the first one.
+            on_full: What a question meets once the conversation is longer than the model's context: `stop` refuses it
+                with a ContextError, `drop` leaves the oldest turns out, but never the system's text.
             **options: For every turn, unless it has its own; see `GenerateOptions`.
         """
         check_options(options)
-        return Chat(self.respond, system, options)
+        _check_choice("on_full", on_full, get_args(OnFull))
+        return Chat(self.respond, system, options, on_full)
 
     def respond(
         self,
@@ -255,7 +272,7 @@ class SmolVLM:
         which order, is told by `Response`; when, among the answers of other callers, by `generation.scheduler`.
 
         Args:
-            conversation: Ends with the user's turn.
+            conversation: Ends with the user's turn, or with the beginning of the answer.
             pictures: The first of its pictures and videos, as far as they were read already; the others are added.
             options: See `GenerateOptions`.
             stop: When to end early.
@@ -280,8 +297,9 @@ class SmolVLM:
                 prompt = ModelInput.of(conversation, pictures, self.prompt_encoder, self.bundle.model)
             max_tokens = min(max_tokens, self._room(len(prompt.input_ids)))
             sampler = Sampler(sampling, prompt.input_ids, self.bundle.model.eos_token_ids)
-            guide = self._guide(constraint, sampler, max_tokens, options, clock) if constraint else None
-            reply = self._reply(max_tokens, options, constraint, guide)
+            prefix = prompt.answer_prefix
+            guide = self._guide(constraint, prefix, sampler, max_tokens, options, clock) if constraint else None
+            reply = self._reply(prefix, max_tokens, options, constraint, guide)
             response = Response(self._network, prompt, reply, guide or sampler, options, stop, clock)
             del conversation, pictures, prompt  # they hold the pictures, and the response lets go of them in time
             yield from self._driver.run(response, thread)
@@ -324,11 +342,11 @@ class SmolVLM:
         """Before pictures are decoded: raise RequestError if their tokens alone exceed the context."""
         self._room(least_tokens(conversation, self.prompt_encoder, self.bundle.model, self.image_config, options))
 
-    def _read(self, source: Source, options: GenerateOptions, check: Check) -> Picture:
-        if isinstance(source, Video):
-            return read_clip(source, VideoConfig.from_folder(self.bundle.folder), check)
-        detail, longest_edge = options.get("detail", "high"), options.get("longest_edge")
-        return cut(open_image(source, check), self.image_config, detail=detail, longest_edge=longest_edge)
+    def _read(self, shown: Shown, options: GenerateOptions, check: Check) -> Picture:
+        if isinstance(shown.source, Video):
+            return read_clip(shown.source, VideoConfig.from_folder(self.bundle.folder), check)
+        detail, longest_edge = shown.detail or options.get("detail", "high"), options.get("longest_edge")
+        return cut(open_image(shown.source, check), self.image_config, detail=detail, longest_edge=longest_edge)
 
     def _check(self, options: GenerateOptions) -> tuple[Sampling, int, Constraint | None]:
         """As `check_options`, with the model's own defaults and vocabulary."""
@@ -338,34 +356,42 @@ class SmolVLM:
         return sampling, max_tokens, constraint
 
     def _guide(
-        self, constraint: Constraint, sampler: Sampler, max_tokens: int, options: GenerateOptions, clock: Clock
+        self,
+        constraint: Constraint,
+        prefix: str,
+        sampler: Sampler,
+        max_tokens: int,
+        options: GenerateOptions,
+        clock: Clock,
     ) -> Guide:
         with clock.measure("load_ms"):
             vocabulary = self._vocabulary
         on_limit, measure = options.get("on_limit", "error"), partial(clock.measure, "constraint_ms")
-        return Guide(constraint, vocabulary, sampler, max_tokens, on_limit, measure)
+        return Guide(constraint, prefix, vocabulary, sampler, max_tokens, on_limit, measure)
 
     def _reply(
-        self, max_tokens: int, options: GenerateOptions, constraint: Constraint | None, guide: Guide | None
+        self,
+        prefix: str,
+        max_tokens: int,
+        options: GenerateOptions,
+        constraint: Constraint | None,
+        guide: Guide | None,
     ) -> Reply:
         encoder, eos_token_ids, texts = self.prompt_encoder, self.bundle.model.eos_token_ids, options.get("stop", ())
-        tokenizer, hidden, is_base = encoder.tokenizer, encoder.hidden_token_ids, encoder.is_base
+        tokenizer, hidden = encoder.tokenizer, encoder.hidden_token_ids
         loops = options.get("stop_loops", False)
-        return Reply(tokenizer, hidden, is_base, eos_token_ids, max_tokens, texts, constraint, guide, stop_loops=loops)
+        return Reply(tokenizer, hidden, prefix, eos_token_ids, max_tokens, texts, constraint, guide, stop_loops=loops)
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
         encoder, config = self.prompt_encoder, self.bundle.model
-        return Vocabulary(encoder.tokenizer, config.text.vocab_size, config.eos_token_ids, encoder.answer_prefix())
+        return Vocabulary(encoder.tokenizer, config.text.vocab_size, config.eos_token_ids, encoder.hidden_token_ids)
 
     def _room(self, prompt_tokens: int) -> int:
         """Tokens that the context has left for the answer."""
         context = self.bundle.model.text.max_position_embeddings
         if prompt_tokens >= context:
-            raise RequestError(
-                f"the prompt takes {prompt_tokens} tokens and the model's context holds {context}: "
-                "use fewer pictures or --frames, a smaller --longest-edge, --detail auto or low, or a shorter text"
-            )
+            raise too_long(f"{prompt_tokens} tokens", context)
         return context - prompt_tokens
 
 

@@ -35,11 +35,11 @@ def least_tokens(
     """
     detail, longest_edge = options.get("detail", "high"), options.get("longest_edge")
     grids, videos = [], 0
-    for source in conversation.sources:
-        if isinstance(source, Video):
+    for shown in conversation.sources:
+        if isinstance(shown.source, Video):
             videos += 1
         else:
-            grids.append(grid_of(source, images, detail=detail, longest_edge=longest_edge))
+            grids.append(grid_of(shown.source, images, detail=shown.detail or detail, longest_edge=longest_edge))
     least = sum(rows * columns + 1 for rows, columns in grids) * config.image_seq_len
     if videos or least < config.text.max_position_embeddings:
         return least
@@ -59,6 +59,8 @@ class ModelInput:
     pictures: Sequence[Tiles]
     """Pictures, and frames of videos, in order."""
     videos: tuple[Timeline, ...]
+    answer_prefix: str
+    """What the model writes between the prompt and the text of its answer: a space, or nothing."""
 
     @classmethod
     def of(
@@ -68,6 +70,7 @@ class ModelInput:
 
         Raises:
             RequestError: As `PromptEncoder.encode`.
+            ContextError: As `PromptEncoder.encode`.
             IntegrityError: The tokenizer does not fit the model.
         """
         videos = tuple(item.timeline for item in pictures if isinstance(item, Clip))
@@ -82,7 +85,9 @@ class ModelInput:
             )
         keys = input_ids.copy()
         keys[is_image] = np.repeat(np.array(digests, np.int64), config.image_seq_len)
-        return cls(input_ids, is_image, keys, tiles, videos)
+        # what goes on where the prompt ends is taken as it comes
+        prefix = "" if conversation.is_continued else encoder.answer_prefix
+        return cls(input_ids, is_image, keys, tiles, videos, prefix)
 
     def embed(self, start: int, stop: int, embed_tokens: Graph, features: Features) -> Floats:
         """Embeddings [stop - start, hidden]: of tokens, and features in the places of image tokens."""
