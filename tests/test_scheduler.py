@@ -353,18 +353,17 @@ def test_what_free_slots_hold_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_slots_that_stop_shrink_the_run() -> None:
     run = new_run(4)
-    tasks = [run.ask(Story([number, 1], count)) for number, count in enumerate((2, 3, 30, 30))]
+    tasks = [run.ask(Story([number, 1], count)) for number, count in enumerate((2, 30, 3, 30))]
     run.finish(tasks)
     check_answers(tasks)
-    assert tasks[2].slot < 2
-    assert tasks[3].slot < 2, "they moved into the places of those that were done"
+    assert abs(tasks[3].slot - tasks[1].slot) == 1, "nothing lies between them"
 
 
 def test_the_budget_decides_how_many_run_and_who_never_fits_is_told() -> None:
     run = new_run(4, budget=20)
     tasks = [run.ask(Story([number] * 5, 4)) for number in range(4)]
     run.scheduler.step()
-    assert run.scheduler.admitted == tasks[:2]
+    assert {*run.scheduler.admitted} == {*tasks[:2]}
     with pytest.raises(RequestError, match=r"26 positions .* has room for 20"):
         run.ask(Story([1] * 20, 6))
     run.finish(tasks)
