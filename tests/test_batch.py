@@ -71,8 +71,8 @@ def test_whatever_a_request_raises_stands_in_its_place(model: SmolVLM, monkeypat
     requests = [
         {"prompt": QUESTION, "colour": "red"},
         "photo.jpg",
-        Request(images=b"large", prompt=QUESTION),
-        Request(images=b"odd", prompt=QUESTION),
+        Request(images=PICTURES[0], prompt=QUESTION, detail="high"),
+        Request(images=PICTURES[0], prompt=QUESTION, detail="low"),
         Request(prompt=QUESTION),
     ]
     answers = list(model.generate_many(requests, max_tokens=2))
