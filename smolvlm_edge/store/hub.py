@@ -2,7 +2,8 @@
 
 The library keeps the cache, locks files against a second process and respects HF_HOME, HF_TOKEN, HF_ENDPOINT and
 HF_HUB_OFFLINE. What this module adds is that a download goes on where another one was stopped, patience, and words for
-what went wrong. Every name of a revision is turned into a commit once; all that follows asks for that commit.
+what went wrong. Every name of a revision is turned into a commit once; all that follows asks for that commit. It works
+with the library from 0.34 to 2: others that share an environment with us want one or the other.
 """
 
 import errno
@@ -21,15 +22,14 @@ from filelock import FileLock, Timeout
 
 from smolvlm_edge.bundle import sha256
 from smolvlm_edge.errors import DownloadError, ModelNotFoundError, RequestError, SmolEdgeError
-from smolvlm_edge.store import COMMIT
+from smolvlm_edge.store import COMMIT, listings
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+import huggingface_hub
 from huggingface_hub import (
     HfApi,
-    RepoFile,
     constants,
-    get_cached_repo_tree,
     get_hf_file_metadata,
     get_token,
     hf_hub_download,
@@ -37,17 +37,17 @@ from huggingface_hub import (
     scan_cache_dir,
     snapshot_download,
 )
-from huggingface_hub.errors import (
-    CachedRepoTreeNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.file_download import http_get, repo_folder_name
-from huggingface_hub.utils._headers import build_hf_headers
-from huggingface_hub.utils.tqdm import disable_progress_bars, tqdm
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import (
+    are_progress_bars_disabled,
+    build_hf_headers,
+    disable_progress_bars,
+    enable_progress_bars,
+)
 
+KEEPS_LISTINGS = hasattr(huggingface_hub, "get_cached_repo_tree")  # from 2.0 on
 REFUSALS = (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError)
 MAIN = constants.DEFAULT_REVISION
 TRIES = 4
@@ -58,7 +58,7 @@ T = TypeVar("T")
 
 def is_offline() -> bool:
     """Whether HF_HUB_OFFLINE forbids connections."""
-    return bool(constants.is_offline_mode())
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 def cache_folder() -> Path:
@@ -94,9 +94,11 @@ def commit_there(repo: str, revision: str | None) -> str:
 
 
 def listed_here(repo: str, commit: str) -> dict[str, int] | None:
-    """The files of a commit and their bytes, if the library has listed them before; opens no connection."""
-    with suppress(CachedRepoTreeNotFoundError):
-        return {file.path: file.size for file in get_cached_repo_tree(repo, revision=commit)}
+    """The files of a commit and their bytes, if they have been listed before; opens no connection."""
+    if not KEEPS_LISTINGS:
+        return listings.kept(_cache(repo), commit)
+    with suppress(huggingface_hub.errors.CachedRepoTreeNotFoundError):
+        return {file.path: file.size for file in huggingface_hub.get_cached_repo_tree(repo, revision=commit)}
     return None
 
 
@@ -104,12 +106,11 @@ def listed_there(repo: str, commit: str) -> dict[str, int]:
     """The files at the top of a repository and their bytes; raises as `commit_there`."""
     commit_there(repo, commit)  # says at once that there is no hub; the listing would try for half a minute
     with _in_words(repo, commit):
-        if snapshot(repo, commit).is_dir():  # another program made it: let the library list it, and keep the listing
+        if snapshot(repo, commit).is_dir():  # another program made it: let it be listed, and the listing kept
             _fetch_quietly(repo, commit, [])
             if listed := listed_here(repo, commit):
                 return listed
-        tree = _patiently(lambda: list(HfApi().list_repo_tree(repo, revision=commit)))
-        return {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
+        return _listing(repo, commit)
 
 
 def fetch_small(repo: str, revision: str | None, commit: str, names: Sequence[str]) -> None:
@@ -120,7 +121,7 @@ def fetch_small(repo: str, revision: str | None, commit: str, names: Sequence[st
         DownloadError: The hub cannot be reached, or the disk is full.
     """
     with _in_words(repo, commit):
-        # also where no name is left: the library keeps the listing, which tells later whether a snapshot is complete
+        # also where no name is left: the listing is kept, which tells later whether a snapshot is complete
         folder = _fetch_quietly(repo, commit, names)
         if absent := [name for name in names if not (folder / name).is_file()]:  # a hub in trouble may bring nothing
             raise DownloadError(f"{repo}: {absent[0]} did not arrive: repeat the command")
@@ -136,7 +137,7 @@ def fetch_weights(repo: str, commit: str, name: str) -> None:
         disable_progress_bars()
     with _in_words(repo, commit):
         url = hf_hub_url(repo, name, revision=commit)
-        found = get_hf_file_metadata(url, retry_on_errors=True)
+        found = _patiently(partial(get_hf_file_metadata, url))
         blob = _cache(repo) / "blobs" / _blob_name(found.etag)
         blob.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(_lock(blob)):
@@ -166,19 +167,23 @@ def _lock(blob: Path) -> Path:
     return folder / f"{blob.name}.lock"
 
 
-class _NoBar(tqdm):
-    """For what takes no time worth a bar."""
-
-    def __init__(self, *args: object, **options: object) -> None:
-        super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
+def _listing(repo: str, commit: str) -> dict[str, int]:
+    tree = _patiently(lambda: list(HfApi().list_repo_tree(repo, revision=commit)))
+    return {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
 
 
 def _fetch_quietly(repo: str, commit: str, names: Sequence[str]) -> Path:
-    return Path(
-        _patiently(
-            lambda: snapshot_download(repo, revision=commit, allow_patterns=[*names], tqdm_class=_NoBar),
-        )
-    )
+    """Without a bar, for what takes no time worth one."""
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        folder = Path(_patiently(lambda: snapshot_download(repo, revision=commit, allow_patterns=[*names])))
+    finally:
+        if shown:
+            enable_progress_bars()
+    if not KEEPS_LISTINGS and listed_here(repo, commit) is None:
+        listings.keep(_cache(repo), commit, _listing(repo, commit))
+    return folder
 
 
 def _remember(repo: str, revision: str, commit: str) -> None:
