@@ -17,6 +17,7 @@ from smolvlm_edge.chat import Chat
 from smolvlm_edge.conversation.request import Request
 from smolvlm_edge.errors import (
     BusyError,
+    ContextError,
     DownloadError,
     EngineError,
     ExportError,
@@ -35,12 +36,14 @@ from smolvlm_edge.generation.logprobs import Logprobs
 from smolvlm_edge.generation.timings import Timings
 from smolvlm_edge.model import SmolVLM
 from smolvlm_edge.pictures.video import Timeline, Video
+from smolvlm_edge.store.bundles import LocalModel, local_models
 
 __all__ = [
     "Answer",
     "BusyError",
     "Chat",
     "Chunk",
+    "ContextError",
     "DownloadError",
     "EngineError",
     "ExportError",
@@ -48,6 +51,7 @@ __all__ = [
     "ImageError",
     "IncompleteError",
     "IntegrityError",
+    "LocalModel",
     "Logprobs",
     "ModelNotFoundError",
     "Request",
@@ -60,4 +64,5 @@ __all__ = [
     "UnsupportedModelError",
     "Video",
     "VideoError",
+    "local_models",
 ]

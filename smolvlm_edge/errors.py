@@ -1,7 +1,8 @@
 """Every error that smol-edge raises on purpose, the exit code of the command line and the HTTP status of a server.
 
     SmolEdgeError                         1  500   something went wrong while running
-    ├── RequestError        (ValueError)  2  400   the request itself: empty prompt, prompt longer than the context, ...
+    ├── RequestError        (ValueError)  2  400   the request itself: empty prompt, option that makes no sense, ...
+    │   ├── ContextError                  2  400   a prompt that is longer than the model's context
     │   └── BusyError                     2  429   the model has enough to answer just now: ask again later
     ├── ModelNotFoundError (LookupError)  3  404   no checkpoint or bundle at that place or of that name
     ├── IntegrityError                    4  500   a checkpoint or bundle that is damaged or contradicts itself
@@ -15,8 +16,8 @@
     ├── ExportError                       1  500   the bundle could not be written
     └── PartialError                      6  500   some of many pictures failed; the others are done
 
-Exit code 0 means success, 130 an interrupt (Ctrl-C) and 143 a termination. Every message is one line that says what is
-wrong and, where there is one, what to do next.
+Exit code 0 means success, 130 an interrupt (Ctrl-C), 143 a termination and 129 a closed terminal. Every message is one
+line that says what is wrong and, where there is one, what to do next.
 
 The statuses are those by which OpenAI's clients act: they ask again by themselves after 429 and from 500 on, and not
 after the others – so an answer that was cancelled or took too long is 499, nginx's status for a client that has left.
@@ -25,12 +26,20 @@ A picture that cannot be read is 400, as OpenAI's own API has it.
 
 from typing import ClassVar
 
+LONGEST_MESSAGE = 1000
+"""Characters."""
+
 
 class SmolEdgeError(Exception):
     """Base of every error that smol-edge raises on purpose."""
 
     exit_code: ClassVar[int] = 1
     status: ClassVar[int] = 500
+
+    def __init__(self, message: str = "") -> None:
+        """Take no more of a message than a terminal can show; what it ends with says what to do."""
+        half = LONGEST_MESSAGE // 2
+        super().__init__(message if len(message) <= LONGEST_MESSAGE else f"{message[:half]} ... {message[-half:]}")
 
 
 class RequestError(SmolEdgeError, ValueError):
@@ -44,6 +53,10 @@ class BusyError(RequestError):
     """The model is answering somebody else, and nobody was to wait."""
 
     status = 429
+
+
+class ContextError(RequestError):
+    """A prompt is longer than the model's context."""
 
 
 class ModelNotFoundError(SmolEdgeError, LookupError):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smolvlm_edge import Answer, ImageError, Request, RequestError, SmolVLM, StoppedError
+from smolvlm_edge import Answer, ContextError, ImageError, Request, RequestError, SmolVLM, StoppedError
 
 QUESTION = "What is this?"
 PICTURES = [Image.fromarray(np.random.default_rng(seed).integers(0, 256, (60, 90, 3), np.uint8)) for seed in range(3)]
@@ -50,7 +50,7 @@ def test_what_goes_wrong_stands_in_its_place(model: SmolVLM, tmp_path: Path) -> 
         Request(prompt=QUESTION),
     ]
     answers = list(model.generate_many(requests, max_tokens=2))
-    errors = [ImageError, Answer, RequestError, RequestError, RequestError, StoppedError, Answer]
+    errors = [ImageError, Answer, RequestError, ContextError, RequestError, StoppedError, Answer]
     assert [type(answer) for answer in answers] == errors
     assert "missing.png does not exist" in str(answers[0])
 
@@ -59,10 +59,31 @@ def test_a_programmers_mistake_is_raised(model: SmolVLM) -> None:
     with pytest.raises(RequestError, match="max_tokens"):
         model.generate_many([], max_tokens=0)
     with pytest.raises(TypeError, match="unknown option 'colour'"):
-        list(model.generate_many([{"prompt": QUESTION, "colour": "red"}]))
-    with pytest.raises(TypeError):
-        list(model.generate_many(["photo.jpg"]))
-    assert len(model.generate([], QUESTION, max_tokens=2).token_ids) == 2
+        model.generate_many([], colour="red")
+
+
+def test_whatever_a_request_raises_stands_in_its_place(model: SmolVLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(source, *_args):
+        raise MemoryError if source == b"large" else ZeroDivisionError
+
+    monkeypatch.setattr(model, "_read", read)
+    monkeypatch.setattr(model, "_refuse_what_cannot_fit", lambda *_: None)
+    requests = [
+        {"prompt": QUESTION, "colour": "red"},
+        "photo.jpg",
+        Request(images=b"large", prompt=QUESTION),
+        Request(images=b"odd", prompt=QUESTION),
+        Request(prompt=QUESTION),
+    ]
+    answers = list(model.generate_many(requests, max_tokens=2))
+    assert [type(each) for each in answers] == [TypeError, TypeError, MemoryError, ZeroDivisionError, Answer]
+    assert "unknown option 'colour'" in str(answers[0])
+
+
+def test_answers_as_they_are_ready_say_whose_they_are(model: SmolVLM) -> None:
+    requests = [Request(prompt=QUESTION, max_tokens=count) for count in (3, 1, 2)]
+    answers = list(model.generate_many(requests, ordered=False))
+    assert sorted((number, len(answer.token_ids)) for number, answer in answers) == [(0, 3), (1, 1), (2, 2)]
 
 
 class Watched(os.PathLike):
@@ -98,7 +119,7 @@ def test_requests_may_have_no_end_and_who_stops_reading_frees_the_model(model: S
     assert [len(next(answers).token_ids) for _ in range(3)] == [2, 2, 2]
     answers.close()
     assert next(taken) <= 5
-    assert model._queue._callers == []
+    assert model._driver.callers == []
     assert not [thread for thread in threading.enumerate() if "pictures" in thread.name]
 
 

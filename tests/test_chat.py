@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smolvlm_edge import ImageError, RequestError, SmolVLM
+from smolvlm_edge import ContextError, ImageError, RequestError, SmolVLM
 from smolvlm_edge.bundle import Bundle
-from smolvlm_edge.generation.decoding import PromptCache
+from smolvlm_edge.generation.decoding import prefill
 from smolvlm_edge.generation.network import FEATURE_BYTES
+from smolvlm_edge.generation.slots import Slots
 from smolvlm_edge.graphs import Decoder
 from smolvlm_edge.graphs.engines import open_engine
 
@@ -69,6 +70,42 @@ def test_a_turn_is_answered_as_a_fresh_prompt_of_the_same_conversation(model: Sm
         assert fresh(model, messages, max_tokens=10) == answer.token_ids
 
 
+@pytest.mark.parametrize("system", ["Be brief.", None])
+def test_a_full_conversation_loses_its_oldest_turns(plain: SmolVLM, system: str | None, caplog) -> None:
+    """But never the system's text; with on_full='stop' it says what to do."""
+    context = plain.bundle.model.text.max_position_embeddings
+    long = "word " * (context // 12)
+    chat, asked = plain.chat(system, on_full="drop", max_tokens=4), []
+    for number, images in enumerate([picture(1), *[[]] * 5]):
+        chat.ask(f"{number} {long}", images)
+        asked.append(chat.messages[:-1])
+    assert "oldest turn" in caplog.text
+    assert [message["content"] for message in chat.messages if message["role"] == "system"] == [system] * bool(system)
+    kept = [message["content"][-1]["text"].split()[0] for message in chat.messages if message["role"] == "user"]
+    assert kept == [str(number) for number in range(6)][-len(kept) :]
+    assert 1 <= len(kept) < 6
+    assert fresh(plain, asked[-1], max_tokens=4) == chat_answer(plain, asked[-1])
+    stopping = plain.chat(system, max_tokens=4)
+    for _ in range(len(kept) - 1):
+        stopping.ask(long)
+    with pytest.raises(ContextError, match="drop"):
+        stopping.ask("word " * (context - context // 6))
+    before = chat.messages
+    with pytest.raises(ContextError):
+        chat.ask("word " * context)
+    assert chat.messages == before, "a question that never fits leaves no trace"
+
+
+def chat_answer(model: SmolVLM, messages: list) -> tuple[int, ...]:
+    return model.generate(messages=messages, max_tokens=4).token_ids
+
+
+def test_an_answer_that_spells_the_image_token_does_not_end_the_chat(plain: SmolVLM) -> None:
+    chat = plain.chat(max_tokens=40)
+    assert chat.ask("Which tag?", picture(1), choices=["an <image> tag"]).text == "an <image> tag"
+    assert len(chat.ask("Why?", max_tokens=3).token_ids) == 3
+
+
 def test_questions_in_between_change_nothing(model: SmolVLM) -> None:
     """Least of all one with the same words about another picture of the same size."""
     chat, answers, asked = model.chat(max_tokens=10), [], []
@@ -103,7 +140,7 @@ def decoder_of(model: SmolVLM) -> Decoder:
 def test_logits_are_the_same_to_the_last_bit_whatever_was_kept(model: SmolVLM) -> None:
     random, hidden = np.random.default_rng(0), model.bundle.model.text.hidden_size
     table = random.standard_normal((100, hidden), np.float32)
-    cache, alone = PromptCache(decoder_of(model)), decoder_of(model)
+    slots, alone = Slots(decoder_of(model), lambda ids: table[ids]), decoder_of(model)
     prompt = random.integers(0, 100, 3 * CHUNK + 20)
     changed = prompt.copy()
     changed[CHUNK + 7] += 1
@@ -116,14 +153,16 @@ def test_logits_are_the_same_to_the_last_bit_whatever_was_kept(model: SmolVLM) -
         (prompt[:5], 0),
     ]
     for keys, chunks in asked:
-        kept = cache.keep(keys)
-        assert kept == cache.decoder.length == chunks * CHUNK
-        logits = cache.fill(keys, table[keys[kept:]], lambda *_: None).copy()
-        cache.decoder(table[:3])  # an answer
+        slot = slots.take(keys, room=500)
+        assert slots.catch_up(slot, keys) == slots.decoder.length == chunks * CHUNK
+        for start in range(chunks * CHUNK, len(keys), CHUNK):
+            end = min(start + CHUNK, len(keys))
+            logits = slots.append(slot, keys[:end], table[keys[start:end]]).copy()
+        slots.step([3], [slot])  # an answer
+        slots.give_back(slot)
         alone.truncate(0)
-        expected = PromptCache(alone).fill(keys, table[keys], lambda *_: None)
-        np.testing.assert_array_equal(logits, expected)
-    cache.decoder.close()
+        np.testing.assert_array_equal(logits, prefill(alone, table[keys]))
+    slots.decoder.close()
     alone.close()
 
 
@@ -166,7 +205,7 @@ def test_the_pictures_of_longest_ago_are_forgotten_first(plain: SmolVLM, monkeyp
 
     plain.close()
     each = encoded(1)
-    size = sum(rows.nbytes for rows in plain._network.recall([]).values())
+    size = sum(rows.nbytes for rows in plain._network._features.values())
     monkeypatch.setitem(FEATURE_BYTES, "balanced", 2 * size)
     assert [encoded(2), encoded(3), encoded(1), encoded(4)] == [each, each, 0, each]
     assert encoded(2) == each, "1 was asked for after 2"

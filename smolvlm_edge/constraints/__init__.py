@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from smolvlm_edge.bundle.tokenizer import tokenizing
 from smolvlm_edge.errors import EngineError, IncompleteError, RequestError
 
 if TYPE_CHECKING:
@@ -28,6 +30,13 @@ if TYPE_CHECKING:
 OnLimit = Literal["error", "complete"]
 LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """JSON on one line as `json.dumps` writes it: a small model that may write white space anywhere writes nothing else."""
+
+MOST_CHOICES, MOST_CHARACTERS, LARGEST_MULTIPLE = 10_000, 200_000, 100_000
+"""What llguidance takes over in about a second; of `multipleOf`, it makes a state for every remainder."""
+MOST_SAID = 300
+"""Characters of what llguidance says, which repeats the whole grammar."""
+UNSPEAKABLE = "\U000f0001"
+"""Begins the names that hidden tokens have here; a character for private use, which nobody asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +95,10 @@ def _schema_rule(schema: Any) -> str:
             schema = json.loads(schema)
         if not isinstance(schema, Mapping):
             raise RequestError(f"a JSON Schema is an object, not {type(schema).__name__}")
-        return f"%json {json.dumps({**schema, 'x-guidance': LAYOUT}, allow_nan=False)}"
+        text = json.dumps({**schema, "x-guidance": LAYOUT}, allow_nan=False)
+        _check_length("the schema", text)
+        _check_multiples(schema)
+        return f"%json {text}"
     except (ValueError, TypeError, RecursionError) as error:
         if isinstance(error, RequestError):
             raise
@@ -98,6 +110,7 @@ def _regex_rule(regex: Any) -> str:
 
     if not isinstance(regex, str) or not regex:
         raise RequestError("regex must be a text that is not empty")
+    _check_length("the regex", regex)
     try:
         return f"/{regex_to_lark(regex)}/"
     except UnicodeEncodeError:  # half of a surrogate pair
@@ -109,7 +122,32 @@ def _choices_rule(choices: Any) -> str:
         raise RequestError("choices must be a list of texts that are not empty")
     if not choices:
         raise RequestError("choices are empty: an answer needs at least one")
-    return " | ".join(map(json.dumps, choices))
+    if len(choices) > MOST_CHOICES:
+        raise RequestError(f"there are {len(choices):,} choices, and at most {MOST_CHOICES:,} can be kept to")
+    rule = " | ".join(map(json.dumps, choices))
+    _check_length("the list of choices", rule)
+    return rule
+
+
+def _check_length(what: str, text: str) -> None:
+    if len(text) > MOST_CHARACTERS:
+        raise RequestError(f"{what} has {len(text):,} characters, and at most {MOST_CHARACTERS:,} can be kept to")
+
+
+def _check_multiples(schema: Any) -> None:
+    waiting = [schema]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += value.values()
+            multiple = value.get("multipleOf")
+            if (
+                type(multiple) in (int, float)
+                and int(f"{Decimal(str(multiple)):f}".replace(".", "")) > LARGEST_MULTIPLE
+            ):
+                raise RequestError(f"multipleOf {str(multiple)[:20]} cannot be kept to: it has too many digits")
+        elif isinstance(value, list | tuple):
+            waiting += value
 
 
 RULES: dict[str, Callable[[Any], str]] = {"schema": _schema_rule, "regex": _regex_rule, "choices": _choices_rule}
@@ -130,31 +168,37 @@ def _reason(matcher: "LLMatcher") -> str:
     """What llguidance says, without where in the grammar, which the user did not write."""
     message = matcher.get_error().split("\n   1 | ")[0].split("\n<state>")[0]
     message = re.sub(r"^at \d+\(\d+\): |failed to compile JSON schema: | \(in regex\)| in regex /.*/$", "", message)
+    message = " ".join(message.split())
+    message = message if len(message) <= MOST_SAID else f"{message[: MOST_SAID // 2]} ... {message[-MOST_SAID // 2 :]}"
     return message.replace("Enable 'coerce_one_of' option to approximate oneOf with anyOf", "write anyOf instead")
 
 
 class Vocabulary:
     """A model's tokens in the form that llguidance works on; made once for a model."""
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, eos_token_ids: Collection[int], prefix: str) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, vocab_size: int, eos_token_ids: Collection[int], hidden: Collection[int]
+    ) -> None:
         """Take a tokenizer over.
 
         Args:
             tokenizer: The model's.
             vocab_size: Number of its logits; the tokenizer may have fewer tokens, or more.
             eos_token_ids: Tokens that end an answer.
-            prefix: What an answer begins with before its text: a space, or nothing.
+            hidden: Tokens that are no text of an answer. What is spelled like one of them is spelled in others;
+                special tokens that are text, such as DocTags, count as any other.
 
         Raises:
             EngineError: llguidance does not know this kind of tokenizer.
         """
         from llguidance import LLTokenizer  # noqa: PLC0415 - an extra
 
-        self.prefix, self.eos_token_ids, self._vocab_size = prefix, frozenset(eos_token_ids), vocab_size
+        self.eos_token_ids, self._vocab_size = frozenset(eos_token_ids), vocab_size
         try:
-            size = max(vocab_size, tokenizer.get_vocab_size())
-            self.tokens = LLTokenizer(tokenizer.to_str(), n_vocab=size, eos_token=sorted(eos_token_ids))
-        except ValueError as error:
+            with tokenizing():
+                size, text = max(vocab_size, tokenizer.get_vocab_size()), _renamed(tokenizer.to_str(), hidden)
+            self.tokens = LLTokenizer(text, n_vocab=size, eos_token=sorted(eos_token_ids))
+        except (ValueError, TypeError, OverflowError) as error:
             raise EngineError(f"llguidance cannot work with this model's tokenizer: {error}") from error
 
     def fits(self, text: bytes, max_tokens: int) -> bool:
@@ -192,12 +236,32 @@ class Vocabulary:
         return max(map(len, self._ids))
 
 
+def _renamed(tokenizer: str, hidden: Collection[int]) -> str:
+    """tokenizer.json in which hidden tokens have other names.
+
+    Where a text is certain, llguidance takes the tokens that the tokenizer makes of it: of `<image>`, the one for
+    pictures.
+    """
+    values = json.loads(tokenizer)
+    names = {}
+    for token in values["added_tokens"]:
+        if token["id"] in hidden:
+            names[token["content"]] = token["content"] = f"{UNSPEAKABLE}{token['id']}"
+        token["special"] = token["id"] in hidden
+    vocabulary = values["model"].get("vocab")
+    if isinstance(vocabulary, dict):
+        values["model"]["vocab"] = {names.get(name, name): id_ for name, id_ in vocabulary.items()}
+    values["post_processor"] = None  # it may name them, and adds nothing to an answer
+    return json.dumps(values)
+
+
 class Guide:
     """Stands before a sampler, and lets it choose among the tokens with which the answer goes on validly."""
 
     def __init__(
         self,
         constraint: Constraint,
+        prefix: str,
         vocabulary: Vocabulary,
         sampler: Callable[[npt.NDArray[np.float32]], int],
         max_tokens: int,
@@ -208,6 +272,7 @@ class Guide:
 
         Args:
             constraint: Its form.
+            prefix: What it begins with before its text; see `ModelInput.answer_prefix`.
             vocabulary: The model's.
             sampler: Chooses among the tokens that are left.
             max_tokens: Longest answer.
@@ -220,10 +285,8 @@ class Guide:
         """
         from llguidance import LLMatcher  # noqa: PLC0415 - an extra
 
-        from smolvlm_edge.constraints.endings import Endings  # noqa: PLC0415
+        from smolvlm_edge.constraints.endings import Endings, limits  # noqa: PLC0415
 
-        self.prefix = vocabulary.prefix
-        """What the answer begins with before its text."""
         self.ended = False
         """Whether the answer is complete, and nothing can come after it."""
         self.cut = False
@@ -231,8 +294,8 @@ class Guide:
         self._vocabulary, self._sampler, self._measure = vocabulary, sampler, measure
         self._left, self._tail = max_tokens, list[int]()
         with measure():
-            grammar = constraint.grammar(vocabulary.prefix)
-            self._matcher = LLMatcher(vocabulary.tokens, grammar, log_level=0)
+            grammar = constraint.grammar(prefix)
+            self._matcher = LLMatcher(vocabulary.tokens, grammar, log_level=0, limits=limits())
             self._endings = Endings(grammar) if on_limit == "complete" else None
             if self._endings:
                 self._check_room(self._endings)

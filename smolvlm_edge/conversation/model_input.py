@@ -7,15 +7,43 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from smolvlm_edge.bundle.config import ModelConfig
+from smolvlm_edge.bundle.config import ImageConfig, ModelConfig
 from smolvlm_edge.conversation.messages import Conversation
 from smolvlm_edge.conversation.prompt import PromptEncoder
 from smolvlm_edge.errors import IntegrityError
-from smolvlm_edge.generation.decoding import Keys
+from smolvlm_edge.generation.answer import GenerateOptions
 from smolvlm_edge.generation.network import Features
+from smolvlm_edge.generation.slots import Keys
 from smolvlm_edge.graphs import Floats, Graph
-from smolvlm_edge.pictures.images import Tiles
-from smolvlm_edge.pictures.video import Clip, Picture, Timeline
+from smolvlm_edge.pictures.images import Tiles, grid_of
+from smolvlm_edge.pictures.video import Clip, Picture, Timeline, Video
+
+
+def least_tokens(
+    conversation: Conversation,
+    encoder: PromptEncoder,
+    config: ModelConfig,
+    images: ImageConfig,
+    options: GenerateOptions,
+) -> int:
+    """Tokens that a conversation takes at least, by the heads of its pictures' files; before anything is decoded.
+
+    Videos are left out: how many frames they give is known once they are open.
+
+    Raises:
+        ImageError: As `grid_of`.
+    """
+    detail, longest_edge = options.get("detail", "high"), options.get("longest_edge")
+    grids, videos = [], 0
+    for shown in conversation.sources:
+        if isinstance(shown.source, Video):
+            videos += 1
+        else:
+            grids.append(grid_of(shown.source, images, detail=shown.detail or detail, longest_edge=longest_edge))
+    least = sum(rows * columns + 1 for rows, columns in grids) * config.image_seq_len
+    if videos or least < config.text.max_position_embeddings:
+        return least
+    return len(encoder.encode(conversation.turns, grids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +59,8 @@ class ModelInput:
     pictures: Sequence[Tiles]
     """Pictures, and frames of videos, in order."""
     videos: tuple[Timeline, ...]
+    answer_prefix: str
+    """What the model writes between the prompt and the text of its answer: a space, or nothing."""
 
     @classmethod
     def of(
@@ -40,6 +70,7 @@ class ModelInput:
 
         Raises:
             RequestError: As `PromptEncoder.encode`.
+            ContextError: As `PromptEncoder.encode`.
             IntegrityError: The tokenizer does not fit the model.
         """
         videos = tuple(item.timeline for item in pictures if isinstance(item, Clip))
@@ -54,13 +85,19 @@ class ModelInput:
             )
         keys = input_ids.copy()
         keys[is_image] = np.repeat(np.array(digests, np.int64), config.image_seq_len)
-        return cls(input_ids, is_image, keys, tiles, videos)
+        # what goes on where the prompt ends is taken as it comes
+        prefix = "" if conversation.is_continued else encoder.answer_prefix
+        return cls(input_ids, is_image, keys, tiles, videos, prefix)
 
-    def embed(self, start: int, embed_tokens: Graph, features: Features) -> Floats:
-        """Embeddings [positions - start, hidden]: of tokens, and features in the places of image tokens."""
-        inputs_embeds = embed_tokens(self.input_ids[None, start:])[0]
-        places = self.is_image[start:]
+    def embed(self, start: int, stop: int, embed_tokens: Graph, features: Features) -> Floats:
+        """Embeddings [stop - start, hidden]: of tokens, and features in the places of image tokens."""
+        inputs_embeds = embed_tokens(self.input_ids[None, start:stop])[0]
+        places = self.is_image[start:stop]
         if count := int(places.sum()):
-            rows = [features[digest] for picture in self.pictures for digest in picture.digests]
-            inputs_embeds[places] = np.concatenate(rows)[-count:]
+            digests = [digest for picture in self.pictures for digest in picture.digests]
+            per_tile = int(self.is_image.sum()) // len(digests)
+            first = int(self.is_image[:start].sum())
+            tiles = range(first // per_tile, (first + count - 1) // per_tile + 1)
+            rows = np.concatenate([features[digests[tile]] for tile in tiles])
+            inputs_embeds[places] = rows[first - tiles[0] * per_tile :][:count]
         return inputs_embeds

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any, Literal, Self, TypedDict, get_args
 
 from smolvlm_edge.constraints import Constraint, OnLimit, read_constraint
@@ -21,22 +22,37 @@ MOST_LOGPROBS = 20
 
 
 class GenerateOptions(TypedDict, total=False):
-    """Keywords of everything that answers: `SmolVLM.generate`, `stream` and `astream`, and those of a `Chat`."""
+    """Keywords of everything that answers: `SmolVLM.generate`, `stream` and `astream`, and those of a `Chat`.
+
+    Where one is left out, the model's generation_config.json decides; where that says nothing, the default here.
+    """
 
     max_tokens: int
     """Longest answer; 512 unless said otherwise, and never more than the context holds."""
     temperature: float
     """0, the default, always takes the likeliest token."""
     top_k: int
+    """Of these and the following, `Sampling` says more. transformers samples with top_k 50 unless it is told otherwise;
+    here all tokens are kept."""
     top_p: float
     min_p: float
     repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: Mapping[int, float]
+    no_repeat_ngram_size: int
+    bad_words_ids: Sequence[Sequence[int]]
+    suppress_tokens: Sequence[int]
+    begin_suppress_tokens: Sequence[int]
     seed: int | None
     top_logprobs: int | None
     """Tell how likely the model found every token, and so many (0 to 20) of the likeliest ones; None, the
     default, tells nothing. See `Chunk.logprobs`."""
     stop: str | Sequence[str]
     """One text or several that end the answer; they are not part of it."""
+    stop_loops: bool
+    """End an answer that says the same over and over (see `generation.loops`) as if it had reached `max_tokens`. Off
+    unless asked for: transformers goes on."""
     schema: Any
     """A JSON Schema that the answer is to fulfil: a dict, its JSON text, or a Pydantic model. The model is not told of
     it: say in the prompt what is wanted."""
@@ -49,11 +65,15 @@ class GenerateOptions(TypedDict, total=False):
     is brought to the shortest valid ending in time (`complete`)."""
     detail: Detail
     """Tiles to spend on a picture: `low` makes it one, `auto` does not enlarge it, `high`, the default, keeps to the
-    checkpoint's rules. A video's frames are one tile each."""
+    checkpoint's rules. A video's frames are one tile each. A picture's own `detail` in a message comes before it."""
+    allow_paths: bool
+    """Whether pictures may be named by paths and file: URLs; False for messages of strangers, who should not read
+    files, nor learn which there are. True unless said otherwise."""
     longest_edge: int | None
     """Pixels to bring a picture's longer side to before it is cut; None leaves it to the checkpoint."""
     on_tile: Callable[[int, int], None]
-    """Called with the tiles encoded so far and how many there are to encode: those whose features are not kept."""
+    """Called with the tiles encoded so far and how many there are to encode: those whose features are not kept. Where
+    several are answered at once, whichever of the callers' threads computes calls this."""
     on_prefill: Callable[[int, int], None]
     """Called with the tokens of the prompt that the decoder has read so far, and all of them."""
     cancel: Event | None
@@ -72,7 +92,8 @@ class Chunk:
     token_id: int
     finish_reason: FinishReason | None
     """`stop` at an end token or stop string, or where nothing can follow in the form that was asked for; `length` at
-    the longest answer, or if the answer was completed because of it; None before the last chunk."""
+    the longest answer, in a loop that was ended, or if the answer was completed because of it; None before the last
+    chunk."""
     timings: Timings
     videos: tuple[Timeline, ...] = ()
     """When the frames of each video were."""
@@ -113,8 +134,14 @@ class Answer:
         return self.text
 
 
-def check_options(options: Mapping[str, Any]) -> tuple[Sampling, int, Constraint | None]:
+def check_options(
+    options: Mapping[str, Any], defaults: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[Sampling, int, Constraint | None]:
     """The sampling, the longest answer and the form of it that were asked for.
+
+    Args:
+        options: See `GenerateOptions`.
+        defaults: Those of the model, where `options` say nothing.
 
     Raises:
         RequestError: An option makes no sense.
@@ -123,11 +150,12 @@ def check_options(options: Mapping[str, Any]) -> tuple[Sampling, int, Constraint
     unknown = options.keys() - GenerateOptions.__annotations__.keys()
     if unknown:
         raise TypeError(f"unknown option {min(unknown)!r}; see GenerateOptions")
+    options = {**defaults, **options}
     max_tokens, longest_edge = options.get("max_tokens", DEFAULT_MAX_TOKENS), options.get("longest_edge")
-    if not isinstance(max_tokens, int) or max_tokens < 1:
+    if type(max_tokens) is not int or max_tokens < 1:
         raise RequestError("max_tokens must be a whole number, 1 or more")
-    if longest_edge is not None and not 1 <= longest_edge <= MAX_EDGE:
-        raise RequestError(f"longest_edge must be from 1 to {MAX_EDGE}")
+    if longest_edge is not None and not (type(longest_edge) is int and 1 <= longest_edge <= MAX_EDGE):
+        raise RequestError(f"longest_edge must be a whole number from 1 to {MAX_EDGE}")
     if (detail := options.get("detail", "high")) not in get_args(Detail):
         raise RequestError(f"detail must be one of {', '.join(get_args(Detail))}, not {detail!r}")
     top_logprobs = options.get("top_logprobs")

@@ -15,7 +15,8 @@ from smolvlm_edge.errors import ImageError
 from smolvlm_edge.graphs import Decoder, Engine, Floats, Graph
 from smolvlm_edge.graphs.engines import Engines
 from smolvlm_edge.model import SmolVLM
-from smolvlm_edge.pictures.images import ImageSource, open_image
+from smolvlm_edge.pictures.images import open_image
+from smolvlm_edge.pictures.sources import ImageSource
 
 DRAWN = 4
 DRAWN_KINDS = ("describing", "reading", "bars", "clock")
@@ -167,8 +168,8 @@ class _Recorder:
         graph = self._engine.graph(path)
         return _Recorded(graph, self.features) if path.stem == "connector" else graph
 
-    def decoder(self, path: Path) -> Decoder:
-        return self._engine.decoder(path)
+    def decoder(self, path: Path, slots: int = 1) -> Decoder:
+        return self._engine.decoder(path, slots)
 
 
 class _Recorded:
