@@ -63,8 +63,8 @@ def test_a_programmers_mistake_is_raised(model: SmolVLM) -> None:
 
 
 def test_whatever_a_request_raises_stands_in_its_place(model: SmolVLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(shown, *_args):
-        raise MemoryError if shown.source == b"large" else ZeroDivisionError
+    def read(_shown, options, *_args):
+        raise MemoryError if options["detail"] == "high" else ZeroDivisionError
 
     monkeypatch.setattr(model, "_read", read)
     monkeypatch.setattr(model, "_refuse_what_cannot_fit", lambda *_: None)
