@@ -78,7 +78,7 @@ def _members(path: Path) -> Iterator[tuple[str, str, tarfile.TarInfo, tarfile.Ta
         # tarfile takes a header that is none for the end
         stream = tar.fileobj
         assert stream is not None, "it is open"
-        stream.seek(tar.offset)  # type: ignore[attr-defined]
+        stream.seek(tar.offset)
         if any(stream.read(tarfile.BLOCKSIZE)):
             raise tarfile.ReadError("it goes on with something else")
 
