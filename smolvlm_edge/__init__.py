@@ -31,6 +31,7 @@ from smolvlm_edge.errors import (
     VideoError,
 )
 from smolvlm_edge.generation.answer import Answer, Chunk, GenerateOptions
+from smolvlm_edge.generation.logprobs import Logprobs
 from smolvlm_edge.generation.timings import Timings
 from smolvlm_edge.model import SmolVLM
 from smolvlm_edge.pictures.video import Timeline, Video
@@ -47,6 +48,7 @@ __all__ = [
     "ImageError",
     "IncompleteError",
     "IntegrityError",
+    "Logprobs",
     "ModelNotFoundError",
     "Request",
     "RequestError",

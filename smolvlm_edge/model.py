@@ -248,9 +248,19 @@ class SmolVLM:
                 logits = cache.fill(prompt.keys, inputs_embeds, stop.after(options.get("on_prefill")))
 
             eos_token_ids, texts = self.bundle.model.eos_token_ids, options.get("stop", ())
-            reply = Reply(self.prompt_encoder, eos_token_ids, max_tokens, texts, constraint, guide)
-            for token in decode(cache.decoder, embed_tokens, logits, guide or sampler, eos_token_ids, max_tokens):
-                text = reply.push(token)
+            encoder, choose, top = self.prompt_encoder, guide or sampler, options.get("top_logprobs")
+            reply = Reply(
+                encoder.tokenizer,
+                encoder.hidden_token_ids,
+                encoder.is_base,
+                eos_token_ids,
+                max_tokens,
+                texts,
+                constraint,
+                guide,
+            )
+            for step in decode(cache.decoder, embed_tokens, logits, choose, eos_token_ids, max_tokens, top):
+                text = reply.push(step.token_id)
                 timings = clock.timings(
                     tiles=sum(map(len, prompt.pictures)),
                     encoded_tiles=len(missing),
@@ -259,7 +269,7 @@ class SmolVLM:
                     generated_tokens=reply.tokens,
                     finished=reply.finish_reason is not None,
                 )
-                yield Chunk(text, token, reply.finish_reason, timings, prompt.videos)
+                yield Chunk(text, step.token_id, reply.finish_reason, timings, prompt.videos, step.logprobs)
                 if reply.finish_reason:
                     return
                 stop.check()

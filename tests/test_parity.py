@@ -88,8 +88,8 @@ def test_logits_after_the_prompt(rig: OpenRig, name: str, case: str) -> None:
 def test_greedy_tokens(rig: OpenRig, name: str, case: str) -> None:
     expected, parts = golden(name, case), rig(name)
     logits = parts.start(expected)
-    tokens = decode(parts.decoder, parts.embed_tokens, logits, lambda row: int(row.argmax()), (), NEW_TOKENS)
-    assert list(tokens) == expected["token_ids"].tolist()
+    steps = decode(parts.decoder, parts.embed_tokens, logits, lambda row: int(row.argmax()), (), NEW_TOKENS)
+    assert [step.token_id for step in steps] == expected["token_ids"].tolist()
 
 
 @every_checkpoint

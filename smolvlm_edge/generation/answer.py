@@ -6,6 +6,7 @@ from typing import Any, Literal, Self, TypedDict, get_args
 
 from smolvlm_edge.constraints import Constraint, OnLimit, read_constraint
 from smolvlm_edge.errors import RequestError
+from smolvlm_edge.generation.logprobs import Logprobs
 from smolvlm_edge.generation.sampling import Sampling
 from smolvlm_edge.generation.stopping import Event
 from smolvlm_edge.generation.timings import Timings
@@ -15,6 +16,8 @@ from smolvlm_edge.pictures.video import Timeline
 FinishReason = Literal["stop", "length"]
 
 DEFAULT_MAX_TOKENS = 512
+MOST_LOGPROBS = 20
+"""As OpenAI's interface has it."""
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -29,6 +32,9 @@ class GenerateOptions(TypedDict, total=False):
     min_p: float
     repetition_penalty: float
     seed: int | None
+    top_logprobs: int | None
+    """Tell how likely the model found every token, and so many (0 to 20) of the likeliest ones; None, the
+    default, tells nothing. See `Chunk.logprobs`."""
     stop: str | Sequence[str]
     """One text or several that end the answer; they are not part of it."""
     schema: Any
@@ -70,6 +76,9 @@ class Chunk:
     timings: Timings
     videos: tuple[Timeline, ...] = ()
     """When the frames of each video were."""
+    logprobs: Logprobs | None = None
+    """How likely the model itself found this token and the likeliest ones, whatever temperature, penalty or constraint
+    made of that; None without `top_logprobs`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,8 @@ class Answer:
     timings: Timings
     videos: tuple[Timeline, ...] = ()
     """When the frames of each video were."""
+    logprobs: tuple[Logprobs, ...] = ()
+    """One for each token; empty without `top_logprobs`."""
 
     @classmethod
     def of(cls, stream: Iterable[Chunk]) -> Self:
@@ -95,6 +106,7 @@ class Answer:
             finish_reason=last.finish_reason,
             timings=last.timings,
             videos=last.videos,
+            logprobs=tuple(chunk.logprobs for chunk in chunks if chunk.logprobs),
         )
 
     def __str__(self) -> str:
@@ -118,6 +130,9 @@ def check_options(options: Mapping[str, Any]) -> tuple[Sampling, int, Constraint
         raise RequestError(f"longest_edge must be from 1 to {MAX_EDGE}")
     if (detail := options.get("detail", "high")) not in get_args(Detail):
         raise RequestError(f"detail must be one of {', '.join(get_args(Detail))}, not {detail!r}")
+    top_logprobs = options.get("top_logprobs")
+    if top_logprobs is not None and not (isinstance(top_logprobs, int) and 0 <= top_logprobs <= MOST_LOGPROBS):
+        raise RequestError(f"top_logprobs must be a whole number from 0 to {MOST_LOGPROBS}, or None")
     known = {field.name for field in fields(Sampling)}
     values: dict[str, Any] = {name: value for name, value in options.items() if name in known}
     return Sampling(**values), max_tokens, read_constraint(options)

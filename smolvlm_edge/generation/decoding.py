@@ -1,14 +1,25 @@
 """Prefill and the token loop; knows arrays and token ids only."""
 
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from smolvlm_edge.generation.logprobs import Logprobs
 from smolvlm_edge.graphs import Decoder, Floats, Graph
 
 Keys = npt.NDArray[np.int64]
 """What stands at every position of a prompt: token ids, and for image tokens the digest of their tile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One token of an answer."""
+
+    token_id: int
+    logprobs: Logprobs | None = None
+    """None unless they were asked for."""
 
 
 def prefill(decoder: Decoder, inputs_embeds: Floats, on_chunk: Callable[[], None] = lambda: None) -> Floats:
@@ -72,8 +83,9 @@ def decode(
     choose: Callable[[Floats], int],
     eos_token_ids: Collection[int],
     max_tokens: int,
-) -> Iterator[int]:
-    """Token ids one by one, an end token included; at most `max_tokens`.
+    top_logprobs: int | None = None,
+) -> Iterator[Step]:
+    """Tokens one by one, an end token included; at most `max_tokens`.
 
     Args:
         decoder: With the prompt in its cache.
@@ -82,10 +94,11 @@ def decode(
         choose: The sampler.
         eos_token_ids: Any of these ends the answer.
         max_tokens: Longest answer.
+        top_logprobs: Of how many tokens to tell how likely they were; None tells nothing.
     """
     for count in range(1, max_tokens + 1):
         token = choose(logits)
-        yield token
+        yield Step(token, None if top_logprobs is None else Logprobs.of(logits, token, top_logprobs))
         if token in eos_token_ids or count == max_tokens:
             return
         logits = decoder(embed_tokens(np.array([[token]], np.int64))[0])[-1]

@@ -3,8 +3,9 @@
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from tokenizers import Tokenizer
+
 from smolvlm_edge.constraints import Constraint, Guide
-from smolvlm_edge.conversation.prompt import PromptEncoder
 from smolvlm_edge.generation.detokenizer import Detokenizer
 
 if TYPE_CHECKING:
@@ -16,7 +17,9 @@ class Reply:
 
     def __init__(
         self,
-        encoder: PromptEncoder,
+        tokenizer: Tokenizer,
+        hidden_token_ids: Collection[int],
+        is_base: bool,
         eos_token_ids: Collection[int],
         max_tokens: int,
         stop: str | Sequence[str] = (),
@@ -26,7 +29,9 @@ class Reply:
         """Begin one.
 
         Args:
-            encoder: Of the prompt that is answered.
+            tokenizer: The model's.
+            hidden_token_ids: Tokens that are no text of an answer; see `PromptEncoder.hidden_token_ids`.
+            is_base: Whether the answer goes on where the prompt ends.
             eos_token_ids: Tokens that end the answer.
             max_tokens: How many it may have.
             stop: Texts that end it.
@@ -34,10 +39,10 @@ class Reply:
             guide: Who keeps it to that form.
         """
         texts = [stop] if isinstance(stop, str) else stop
-        self._detokenizer = Detokenizer(encoder.tokenizer, texts, encoder.hidden_token_ids)
+        self._detokenizer = Detokenizer(tokenizer, texts, hidden_token_ids)
         self._eos_token_ids, self._max_tokens = eos_token_ids, max_tokens
         self._constraint, self._guide = constraint, guide
-        self._begun = encoder.is_base  # what a completion begins with, a space too, belongs to it
+        self._begun = is_base  # what a completion begins with, a space too, belongs to it
         self._text = ""
         self.tokens = 0
         """So many have come."""
