@@ -13,7 +13,7 @@ from smolvlm_edge.bundle.config import ImageConfig, VideoConfig
 from smolvlm_edge.chat import Chat
 from smolvlm_edge.constraints import Constraint, Guide, Vocabulary
 from smolvlm_edge.conversation.messages import Conversation, RawMessage, Source
-from smolvlm_edge.conversation.model_input import ModelInput
+from smolvlm_edge.conversation.model_input import ModelInput, PromptSize
 from smolvlm_edge.conversation.prompt import PromptEncoder
 from smolvlm_edge.conversation.request import Request, read_request
 from smolvlm_edge.errors import EngineError, RequestError, SmolEdgeError
@@ -193,6 +193,24 @@ class SmolVLM:
         """
         check_options(options)
         return answer_many(requests, options, self._prepare, self.respond)
+
+    def measure(
+        self,
+        images: Source | Sequence[Source] = (),
+        prompt: str = "",
+        *,
+        messages: Sequence[RawMessage] | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> PromptSize:
+        """How many tokens a prompt with its pictures takes; computes nothing, and raises what `stream` raises."""
+        conversation, pictures, _ = self._prepare(images, prompt, messages, **options)
+        read = ModelInput.of(conversation, pictures, self.prompt_encoder, self.bundle.model)
+        return PromptSize(
+            tokens=len(read.input_ids),
+            image_tokens=int(read.is_image.sum()),
+            context=self.bundle.model.text.max_position_embeddings,
+            grids=tuple((picture.rows, picture.columns) for picture in read.pictures),
+        )
 
     def chat(self, system: str | None = None, **options: Unpack[GenerateOptions]) -> Chat:
         """A conversation of several turns.

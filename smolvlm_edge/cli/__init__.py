@@ -20,6 +20,7 @@ from smolvlm_edge.cli.info import info
 from smolvlm_edge.cli.models import models
 from smolvlm_edge.cli.quality import quality
 from smolvlm_edge.cli.run import run
+from smolvlm_edge.cli.serve import serve
 from smolvlm_edge.errors import SmolEdgeError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -35,6 +36,7 @@ app.command()(export)
 app.command()(run)
 app.command()(chat)
 app.command()(describe)
+app.command()(serve)
 app.command("eval")(evaluate)
 app.command()(quality)
 app.command()(info)
