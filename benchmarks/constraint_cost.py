@@ -56,7 +56,7 @@ def token_times(schema: object, vocabulary: Vocabulary, vocab_size: int, on_limi
     constraint = read_constraint({"schema": schema})
     assert constraint is not None
     random, times = np.random.default_rng(seed), []
-    guide = Guide(constraint, vocabulary, lambda scores: int(scores.argmax()), 200, on_limit, measure)
+    guide = Guide(constraint, " ", vocabulary, lambda scores: int(scores.argmax()), 200, on_limit, measure)
     while len(times) < 200 and not guide.ended and not guide.cut:
         spent = 0.0
         token = guide(random.normal(size=vocab_size).astype(np.float32))
@@ -76,7 +76,7 @@ def main() -> None:
     bundle = Bundle.open(options.model)
     encoder, config = PromptEncoder(bundle.folder, bundle.model), bundle.model
     start = time.perf_counter()
-    vocabulary = Vocabulary(encoder.tokenizer, config.text.vocab_size, config.eos_token_ids, encoder.answer_prefix())
+    vocabulary = Vocabulary(encoder.tokenizer, config.text.vocab_size, config.eos_token_ids, encoder.hidden_token_ids)
     print(f"{config.text.vocab_size} tokens, taken over in {time.perf_counter() - start:.2f} s, once for a model\n")
     schema = json.loads(options.schema.read_text(encoding="utf-8")) if options.schema else INVOICE
     print("| on_limit | tokens | median µs | mean µs | 99 % µs |\n|---|---:|---:|---:|---:|")

@@ -82,10 +82,10 @@ class Chat:
     def _stream(
         self, text: Text, images: Source | Sequence[Source], options: GenerateOptions, stop: Stop
     ) -> Generator[Chunk, None, None]:
-        question = ask(images, text)
-        turn = read_messages([question])
-        check_last_turn(turn)
         check_options(options)
+        question = ask(images, text)
+        turn = read_messages([question], allow_paths=options.get("allow_paths", True))
+        check_last_turn(turn)
         return self._turn(question, turn, options, stop)
 
     def _turn(

@@ -1,8 +1,9 @@
 """Every error that smol-edge raises on purpose, the exit code of the command line and the HTTP status of a server.
 
     SmolEdgeError                         1  500   something went wrong while running
-    ├── RequestError        (ValueError)  2  400   the request itself: empty prompt, prompt longer than the context, ...
-    │   └── BusyError                     2  429   the model has enough to answer just now: ask again later
+    ├── RequestError        (ValueError)  2  400   the request itself: an empty prompt, an option that makes no sense, ...
+    │   ├── BusyError                     2  429   the model has enough to answer just now: ask again later
+    │   └── ContextError                  2  400   a prompt that is longer than the model's context
     ├── ModelNotFoundError (LookupError)  3  404   no checkpoint or bundle at that place or of that name
     ├── IntegrityError                    4  500   a checkpoint or bundle that is damaged or contradicts itself
     ├── ImageError          (ValueError)  5  400   a picture that is missing, damaged, too large or no picture
@@ -25,12 +26,20 @@ A picture that cannot be read is 400, as OpenAI's own API has it.
 
 from typing import ClassVar
 
+LONGEST_MESSAGE = 1000
+"""Characters."""
+
 
 class SmolEdgeError(Exception):
     """Base of every error that smol-edge raises on purpose."""
 
     exit_code: ClassVar[int] = 1
     status: ClassVar[int] = 500
+
+    def __init__(self, message: str = "") -> None:
+        """Take no more of a message than a terminal can show; what it ends with says what to do."""
+        half = LONGEST_MESSAGE // 2
+        super().__init__(message if len(message) <= LONGEST_MESSAGE else f"{message[:half]} ... {message[-half:]}")
 
 
 class RequestError(SmolEdgeError, ValueError):
@@ -44,6 +53,10 @@ class BusyError(RequestError):
     """The model is answering somebody else, and nobody was to wait."""
 
     status = 429
+
+
+class ContextError(RequestError):
+    """A prompt is longer than the model's context."""
 
 
 class ModelNotFoundError(SmolEdgeError, LookupError):

@@ -12,9 +12,9 @@ from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.bundle.config import ImageConfig, VideoConfig
 from smolvlm_edge.chat import Chat
 from smolvlm_edge.constraints import Constraint, Guide, Vocabulary
-from smolvlm_edge.conversation.messages import Conversation, RawMessage, Source
+from smolvlm_edge.conversation.messages import Conversation, RawMessage, Shown, Source
 from smolvlm_edge.conversation.model_input import ModelInput, PromptSize
-from smolvlm_edge.conversation.prompt import PromptEncoder
+from smolvlm_edge.conversation.prompt import PromptEncoder, too_long
 from smolvlm_edge.conversation.request import Request, read_request
 from smolvlm_edge.errors import EngineError, RequestError, SmolEdgeError
 from smolvlm_edge.generation.answer import Answer, Chunk, GenerateOptions, check_options
@@ -137,10 +137,10 @@ class SmolVLM:
             images: One picture or video, several, or an empty list. A path or the bytes of a file are taken for what
                 the file holds; `Video` says what to take of a video.
             prompt: What to do with them.
-            messages: Instead of both, a conversation that ends with the user's turn: messages with `role` and `content`
-                as OpenAI and transformers have them, `[{"role": "user", "content": [{"type": "image", "image":
-                "photo.jpg"}, {"type": "text", "text": "describe"}]}]`; see
-                `conversation.messages.read_messages`.
+            messages: Instead of both, a conversation that ends with the user's turn, or with the assistant's, from
+                which the answer goes on: messages with `role` and `content` as OpenAI and transformers have them,
+                `[{"role": "user", "content": [{"type": "image", "image": "photo.jpg"}, {"type": "text", "text":
+                "describe"}]}]`; see `conversation.messages.read_messages`.
             **options: See `GenerateOptions`.
 
         Returns:
@@ -228,7 +228,7 @@ class SmolVLM:
         """How an answer comes about; for `Chat`, and what `stream` does.
 
         Args:
-            conversation: Ends with the user's turn.
+            conversation: Ends with the user's turn, or with the beginning of the answer.
             pictures: The first of its pictures and videos, as far as they were read already; the others are added.
             options: See `GenerateOptions`.
             stop: When to end early.
@@ -248,7 +248,8 @@ class SmolVLM:
                 prompt = ModelInput.of(conversation, pictures, self.prompt_encoder, self.bundle.model)
                 max_tokens = min(max_tokens, self._room(len(prompt.input_ids)))
             sampler = Sampler(sampling, prompt.input_ids)
-            guide = self._guide(constraint, sampler, max_tokens, options, clock) if constraint else None
+            prefix = prompt.answer_prefix
+            guide = self._guide(constraint, prefix, sampler, max_tokens, options, clock) if constraint else None
 
             network = self._network
             features = network.recall(prompt.pictures)
@@ -270,7 +271,7 @@ class SmolVLM:
             reply = Reply(
                 encoder.tokenizer,
                 encoder.hidden_token_ids,
-                encoder.is_base,
+                prompt.answer_prefix,
                 eos_token_ids,
                 max_tokens,
                 texts,
@@ -325,33 +326,36 @@ class SmolVLM:
         conversation = read_request(images, prompt, messages, options)
         return conversation, [self._read(source, options) for source in conversation.sources], options
 
-    def _read(self, source: Source, options: GenerateOptions) -> Picture:
-        if isinstance(source, Video):
-            return read_clip(source, VideoConfig.from_folder(self.bundle.folder))
-        detail, longest_edge = options.get("detail", "high"), options.get("longest_edge")
-        return cut(open_image(source), self.image_config, detail=detail, longest_edge=longest_edge)
+    def _read(self, shown: Shown, options: GenerateOptions) -> Picture:
+        if isinstance(shown.source, Video):
+            return read_clip(shown.source, VideoConfig.from_folder(self.bundle.folder))
+        detail, longest_edge = shown.detail or options.get("detail", "high"), options.get("longest_edge")
+        return cut(open_image(shown.source), self.image_config, detail=detail, longest_edge=longest_edge)
 
     def _guide(
-        self, constraint: Constraint, sampler: Sampler, max_tokens: int, options: GenerateOptions, clock: Clock
+        self,
+        constraint: Constraint,
+        prefix: str,
+        sampler: Sampler,
+        max_tokens: int,
+        options: GenerateOptions,
+        clock: Clock,
     ) -> Guide:
         with clock.measure("load_ms"):
             vocabulary = self._vocabulary
         on_limit, measure = options.get("on_limit", "error"), partial(clock.measure, "constraint_ms")
-        return Guide(constraint, vocabulary, sampler, max_tokens, on_limit, measure)
+        return Guide(constraint, prefix, vocabulary, sampler, max_tokens, on_limit, measure)
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
         encoder, config = self.prompt_encoder, self.bundle.model
-        return Vocabulary(encoder.tokenizer, config.text.vocab_size, config.eos_token_ids, encoder.answer_prefix())
+        return Vocabulary(encoder.tokenizer, config.text.vocab_size, config.eos_token_ids, encoder.hidden_token_ids)
 
     def _room(self, prompt_tokens: int) -> int:
         """Tokens that the context has left for the answer."""
         context = self.bundle.model.text.max_position_embeddings
         if prompt_tokens >= context:
-            raise RequestError(
-                f"the prompt takes {prompt_tokens} tokens and the model's context holds {context}: "
-                "use fewer pictures or --frames, a smaller --longest-edge, --detail auto or low, or a shorter text"
-            )
+            raise too_long(f"{prompt_tokens:,} tokens", context)
         return context - prompt_tokens
 
 

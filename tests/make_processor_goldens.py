@@ -73,7 +73,10 @@ def reference_tiles(picture: Picture, setting: str, smolvlm: bool = False) -> Re
 def reference_ids(conversation: Conversation) -> list[int]:
     """Token ids of a conversation, with tiny pictures that give the wished grids."""
     messages, grids = conversation
-    text = processor().apply_chat_template(messages, add_generation_prompt=True)
+    continued = messages[-1]["role"] == "assistant"
+    text = processor().apply_chat_template(
+        messages, add_generation_prompt=not continued, continue_final_message=continued
+    )
     if not grids:
         return processor()(text=text)["input_ids"][0]
     if len({max(grid) for grid in grids}) > 1:  # one call can only split all pictures alike

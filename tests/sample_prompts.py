@@ -54,4 +54,24 @@ PROMPTS: dict[str, Conversation] = {
         ],
         [(4, 3), (3, 4)],
     ),
+    "continued": Conversation(
+        [turn("user", PICTURE, say("Which letter?\nA. red\nB. blue")), turn("assistant", say("Answer:"))], [(1, 2)]
+    ),
+    "continued_after_a_space": Conversation(
+        [turn("user", say("Where is it?")), turn("assistant", say("It is in the "))], []
+    ),
+    "continued_after_newlines": Conversation(
+        [turn("user", say("A list, please.")), turn("assistant", say("1. one\n2. two\n\n"))], []
+    ),
+    "continued_later": Conversation(
+        [
+            turn("system", say("Be brief.")),
+            turn("user", PICTURE, say("What is this?")),
+            turn("assistant", say("A lighthouse.")),
+            turn("user", say("And behind it?")),
+            turn("assistant", say("Behind"), say(" it is")),
+        ],
+        [(0, 0)],
+    ),
 }
+"""Where the last turn is the assistant's, the answer goes on from it."""

@@ -68,7 +68,8 @@ def vocabulary(name: str) -> tuple[Tokenizer, Vocabulary, int]:
     if name not in VOCABULARIES:
         tokenizer, end = TOKENIZERS[name]()
         size = tokenizer.get_vocab_size() + (-1 if name == "Granite" else 3)
-        VOCABULARIES[name] = tokenizer, Vocabulary(tokenizer, size, [tokenizer.token_to_id(end)], " "), size
+        special = {id_ for id_, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        VOCABULARIES[name] = tokenizer, Vocabulary(tokenizer, size, [tokenizer.token_to_id(end)], special), size
     return VOCABULARIES[name]
 
 
@@ -80,7 +81,7 @@ def write(
     assert constraint is not None
     tokenizer, words, size = vocabulary(name)
     random = np.random.default_rng(seed)
-    guide = Guide(constraint, words, lambda scores: int(scores.argmax()), max_tokens, on_limit, nullcontext)
+    guide = Guide(constraint, " ", words, lambda scores: int(scores.argmax()), max_tokens, on_limit, nullcontext)
     ids: list[int] = []
     while len(ids) < max_tokens and not guide.ended and not guide.cut:
         ids.append(guide(random.normal(size=size).astype(np.float32)))

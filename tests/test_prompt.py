@@ -267,6 +267,74 @@ def test_templates_have_what_transformers_gives_them(template: str, expected: st
     assert render(checkpoint(tmp_path, template), turn("user", say("Tom & <Zoë>"))) == expected
 
 
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        CHATML,
+        CHATML.replace("{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}",
+                       "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{{ '' }}"),
+    ],
+)  # fmt: skip
+def test_templates_for_texts_get_texts(template: str, tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, template)
+    # render_jinja_template(conversations=[[{"role": "user", "content": "Hi you"}]], chat_template=CHATML, ...) of
+    # transformers 5.23
+    expected = "<|im_start|>user\nHi you<|im_end|>\n<|im_start|>assistant\n"
+    assert render(folder, turn("user", say("Hi "), say("you"))) == expected
+    assert "user\n<image>Hi<" in render(folder, turn("user", PICTURE, say("Hi")))
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [  # render_jinja_template of transformers 5.23 passes None where there are none
+        ("{% if tools is not none %}T{% endif %}{{ messages[0].role }}", "user"),
+        ("{% if documents is not none %}D{% endif %}{{ messages[0].role }}", "user"),
+        ("{% if tools %}T{% endif %}{% if documents is defined %}d{% endif %}{{ messages[0].role }}", "duser"),
+    ],
+)
+def test_no_tools_and_no_documents_are_none(template: str, expected: str, tmp_path: Path) -> None:
+    assert render(checkpoint(tmp_path, template)) == expected
+
+
+TRIMMING = CHATML.replace("message['content'] + '", "message['content'] | trim + '")
+
+
+@pytest.mark.parametrize(
+    ("template", "begun", "expected"),
+    [  # render_jinja_template(conversations=[...], chat_template=..., continue_final_message=True), transformers 5.23
+        (GRANITE, "<doctag><text>", "<|start_of_role|>assistant<|end_of_role|><doctag><text>"),
+        (GRANITE, "It is  ", "<|start_of_role|>assistant<|end_of_role|>It is  "),
+        (GRANITE, "1.\n", "<|start_of_role|>assistant<|end_of_role|>1.\n"),
+        (TRIMMING, "It is  ", "<|im_start|>assistant\nIt is"),
+        (TRIMMING, "1.\n", "<|im_start|>assistant\n1."),
+    ],
+)
+def test_an_answer_that_is_continued(template: str, begun: str, expected: str, tmp_path: Path) -> None:
+    encoder = PromptEncoder(checkpoint(tmp_path, template), SMALL_CONFIG)
+    turns = [turn("user", say("Q?")), turn("assistant", say(begun))]
+    assert encoder.render(turns, continued=True).endswith("\n" + expected)
+
+
+def test_a_template_that_leaves_the_beginning_out(tmp_path: Path) -> None:
+    encoder = PromptEncoder(checkpoint(tmp_path, "{{ messages[0].content[0].text }}"), SMALL_CONFIG)
+    with pytest.raises(RequestError, match="leaves out"):
+        encoder.encode([turn("user", say("Q?")), turn("assistant", say("A"))], [])
+
+
+def test_an_answer_may_spell_the_image_token(encoder: PromptEncoder) -> None:
+    """The model wrote it in letters: it is no place for a picture, and the chat goes on."""
+    asked, answered = turn("user", PICTURE, say("Which tag?")), turn("assistant", say("It is <image> here."))
+    ids = encoder.encode([asked, answered, turn("user", say("Why?"))], [(0, 0)]).tolist()
+    assert ids.count(CONFIG.image_token_id) == 64
+    assert encoder.tokenizer.decode(ids, skip_special_tokens=True).count("It is <image> here.") == 1
+
+
 # --- templates and tokenizers that fail --------------------------------------------------------------------------
 
 
@@ -289,6 +357,24 @@ def test_template_may_refuse_a_conversation(tmp_path: Path) -> None:
         "{% include '/etc/passwd' %}",
         "{% import 'os' as os %}",
         "{% for i in range(1000000000) %}{% endfor %}",
+        "{{ 'a' * 6000000000 }}",
+        "{{ 7 ** 100000000 }}",
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% for a in range(99999) %}{% set x = a %}{% endfor %}" * 100,
+        "{{ 'a'.center(6000000000) }}{{ 'a' | center(6000000000) }}",
+        "{{ '%6000000000d' % 1 }}",
+        "{{ '{:>6000000000}'.format(1) }}",
+        "{{ '%*d' | format(6000000000, 1) }}",
+        "{% set x = 'a' * 2000000 %}{{ x.replace('a', x) }}",
+        "{% set x = 'ab' * 500000 %}{{ (x | list) | join(x) }}",
+        "{{ range(99999) | map('center', 99999) | join }}",
+        "{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+        "{% set ns = namespace(x=[1]) %}{% for i in range(99) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+        "{% set ns = namespace(x=9) %}{% for i in range(99) %}{% set ns.x = ns.x * ns.x %}{% endfor %}{{ ns.x > 1 }}",
+        "{% set x = 'ab' %}" + "{% set x %}{{ x }}{{ x }}{% endset %}" * 60,
+        "{% macro m(n) %}{{ m(n - 1) ~ m(n - 1) if n else '' }}{% endmacro %}{{ m(60) }}",
+        "{{ strftime_now('%6000000000d') }}",
+        "{{ lipsum(n=100000000) }}",
     ],
 )
 def test_template_cannot_leave_the_sandbox(template: str, tmp_path: Path) -> None:
@@ -314,7 +400,20 @@ def test_template_that_breaks_while_it_runs(template: str, tmp_path: Path) -> No
         render(folder)
 
 
-@pytest.mark.parametrize("template", ["{% if x %}", "{{ messages", "{% nonsense %}", "{{ 'x'|no_such_filter }}"])
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% if x %}",
+        "{{ messages",
+        "{% nonsense %}",
+        "{{ 'x'|no_such_filter }}",
+        "{% break %}",
+        "{% if true %}{% continue %}{% endif %}",
+        "{% for i in x %}" * 30 + "{% endfor %}" * 30,
+        "{{ " + "(" * 100_000 + " }}",
+        "x" * 1_000_000,
+    ],
+)
 def test_template_with_a_syntax_error(template: str, tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match="template"):
         PromptEncoder(checkpoint(tmp_path, template), SMALL_CONFIG)

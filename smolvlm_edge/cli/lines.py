@@ -3,7 +3,8 @@
 import os
 import re
 
-from smolvlm_edge.conversation.messages import Source, as_source
+from smolvlm_edge.conversation.messages import Source
+from smolvlm_edge.conversation.sources import as_source
 
 WORD = re.compile(r"""'(?:[^']|'\\'')*'(?=\s|$)|"[^"]*"(?=\s|$)|(?:\\.|\S)+""")
 """A word, or what a terminal writes when a file is dropped on it: quoted, or with a backslash before every space."""

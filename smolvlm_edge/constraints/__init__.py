@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from smolvlm_edge.bundle.tokenizer import tokenizing
 from smolvlm_edge.errors import EngineError, IncompleteError, RequestError
 from smolvlm_edge.generation.sampling import Logits
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 OnLimit = Literal["error", "complete"]
 LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """JSON on one line as `json.dumps` writes it: a small model that may write white space anywhere writes nothing else."""
+
+UNSPEAKABLE = "\U000f0001"
+"""Begins the names that hidden tokens have here; a character for private use, which nobody asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,25 +141,29 @@ def _reason(matcher: "LLMatcher") -> str:
 class Vocabulary:
     """A model's tokens in the form that llguidance works on; made once for a model."""
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, eos_token_ids: Collection[int], prefix: str) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, vocab_size: int, eos_token_ids: Collection[int], hidden: Collection[int]
+    ) -> None:
         """Take a tokenizer over.
 
         Args:
             tokenizer: The model's.
             vocab_size: Number of its logits; the tokenizer may have fewer tokens, or more.
             eos_token_ids: Tokens that end an answer.
-            prefix: What an answer begins with before its text: a space, or nothing.
+            hidden: Tokens that are no text of an answer. What is spelled like one of them is spelled in others;
+                special tokens that are text, such as DocTags, count as any other.
 
         Raises:
             EngineError: llguidance does not know this kind of tokenizer.
         """
         from llguidance import LLTokenizer  # noqa: PLC0415 - an extra
 
-        self.prefix, self.eos_token_ids, self._vocab_size = prefix, frozenset(eos_token_ids), vocab_size
+        self.eos_token_ids, self._vocab_size = frozenset(eos_token_ids), vocab_size
         try:
-            size = max(vocab_size, tokenizer.get_vocab_size())
-            self.tokens = LLTokenizer(tokenizer.to_str(), n_vocab=size, eos_token=sorted(eos_token_ids))
-        except ValueError as error:
+            with tokenizing():
+                size, text = max(vocab_size, tokenizer.get_vocab_size()), _renamed(tokenizer.to_str(), hidden)
+            self.tokens = LLTokenizer(text, n_vocab=size, eos_token=sorted(eos_token_ids))
+        except (ValueError, TypeError, OverflowError) as error:
             raise EngineError(f"llguidance cannot work with this model's tokenizer: {error}") from error
 
     def fits(self, text: bytes, max_tokens: int) -> bool:
@@ -193,12 +201,32 @@ class Vocabulary:
         return max(map(len, self._ids))
 
 
+def _renamed(tokenizer: str, hidden: Collection[int]) -> str:
+    """tokenizer.json in which hidden tokens have other names.
+
+    Where a text is certain, llguidance takes the tokens that the tokenizer makes of it: of `<image>`, the one for
+    pictures.
+    """
+    values = json.loads(tokenizer)
+    names = {}
+    for token in values["added_tokens"]:
+        if token["id"] in hidden:
+            names[token["content"]] = token["content"] = f"{UNSPEAKABLE}{token['id']}"
+        token["special"] = token["id"] in hidden
+    vocabulary = values["model"].get("vocab")
+    if isinstance(vocabulary, dict):
+        values["model"]["vocab"] = {names.get(name, name): id_ for name, id_ in vocabulary.items()}
+    values["post_processor"] = None  # it may name them, and adds nothing to an answer
+    return json.dumps(values)
+
+
 class Guide:
     """Stands before a sampler, and lets it choose among the tokens with which the answer goes on validly."""
 
     def __init__(
         self,
         constraint: Constraint,
+        prefix: str,
         vocabulary: Vocabulary,
         sampler: Callable[[Logits], int],
         max_tokens: int,
@@ -209,6 +237,7 @@ class Guide:
 
         Args:
             constraint: Its form.
+            prefix: What it begins with before its text; see `ModelInput.answer_prefix`.
             vocabulary: The model's.
             sampler: Chooses among the tokens that are left.
             max_tokens: Longest answer.
@@ -223,8 +252,6 @@ class Guide:
 
         from smolvlm_edge.constraints.endings import Endings  # noqa: PLC0415
 
-        self.prefix = vocabulary.prefix
-        """What the answer begins with before its text."""
         self.ended = False
         """Whether the answer is complete, and nothing can come after it."""
         self.cut = False
@@ -232,7 +259,7 @@ class Guide:
         self._vocabulary, self._sampler, self._measure = vocabulary, sampler, measure
         self._left, self._tail = max_tokens, list[int]()
         with measure():
-            grammar = constraint.grammar(vocabulary.prefix)
+            grammar = constraint.grammar(prefix)
             self._matcher = LLMatcher(vocabulary.tokens, grammar, log_level=0)
             self._endings = Endings(grammar) if on_limit == "complete" else None
             if self._endings:

@@ -44,6 +44,8 @@ class ModelInput:
     pictures: Sequence[Tiles]
     """Pictures, and frames of videos, in order."""
     videos: tuple[Timeline, ...]
+    answer_prefix: str
+    """What the model writes between the prompt and the text of its answer: a space, or nothing."""
 
     @classmethod
     def of(
@@ -53,6 +55,7 @@ class ModelInput:
 
         Raises:
             RequestError: As `PromptEncoder.encode`.
+            ContextError: As `PromptEncoder.encode`.
             IntegrityError: The tokenizer does not fit the model.
         """
         videos = tuple(item.timeline for item in pictures if isinstance(item, Clip))
@@ -67,7 +70,9 @@ class ModelInput:
             )
         keys = input_ids.copy()
         keys[is_image] = np.repeat(np.array(digests, np.int64), config.image_seq_len)
-        return cls(input_ids, is_image, keys, tiles, videos)
+        # what goes on where the prompt ends is taken as it comes
+        prefix = "" if conversation.is_continued else encoder.answer_prefix
+        return cls(input_ids, is_image, keys, tiles, videos, prefix)
 
     def embed(self, start: int, embed_tokens: Graph, features: Features) -> Floats:
         """Embeddings [positions - start, hidden]: of tokens, and features in the places of image tokens."""

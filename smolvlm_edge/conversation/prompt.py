@@ -1,59 +1,36 @@
 """A conversation -> prompt text -> token ids, by the checkpoint's own chat template and tokenizer."""
 
-import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from functools import partial
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import TemplateError
-from jinja2.ext import Extension
-from jinja2.nodes import Node
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-from tokenizers import Tokenizer
 
 from smolvlm_edge.bundle.config import ModelConfig, read_json
-from smolvlm_edge.errors import IntegrityError, RequestError
+from smolvlm_edge.bundle.tokenizer import load_tokenizer, tokenizing
+from smolvlm_edge.conversation.template import (
+    COMPLETION,
+    VIDEO_TEMPLATE,
+    ChatTemplate,
+    ContentPart,
+    Message,
+    parts_of,
+    template_source,
+)
+from smolvlm_edge.errors import ContextError, IntegrityError, RequestError
 from smolvlm_edge.pictures.video.timeline import Timeline
 
-COMPLETION = (
-    "{% if messages | length > 1 %}{{ raise_exception('a base model completes one text and holds no conversation') }}"
-    "{% endif %}{% for part in messages[0]['content'] %}"
-    "{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}"
-)
-"""The template of a checkpoint that has none: a base model goes on writing where the prompt ends, so nothing stands
-around the prompt. transformers 5.23 is asked for the same with `processor(text="<image>" + prompt, images=...)`."""
-VIDEO_TEMPLATE = (
-    "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
-    "{{ ':' if message['content'][0]['type'] == 'image' else ': ' }}{% for part in message['content'] %}"
-    "{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}<end_of_utterance>\n{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
-)
-"""The template that SmolVLM's processor takes for every conversation with a video, whatever the checkpoint's own is
-(transformers 5.23, processing_smolvlm.py, DEFAULT_CHAT_TEMPLATE)."""
 DOCTAGS = ("<doctag>", "<otsl>", "<loc_")
 """Special tokens of which any marks a model that writes documents in DocTags (SmolDocling, granite-docling)."""
-
-
-class ContentPart(TypedDict):
-    """A piece of a message: text, or the place of a picture or video."""
-
-    type: str
-    """`text`, `image` or `video`."""
-    text: NotRequired[str]
-
-
-class Message(TypedDict):
-    """One turn of a conversation."""
-
-    role: str
-    """`system`, `user` or `assistant`."""
-    content: str | Sequence[ContentPart]
+LONGEST_TOKEN = 32
+"""Characters that the tokens of a prompt have on average at the very most; those of prose have 4."""
+LONGEST_TEXT = 1 << 20
+"""Characters that are tokenized at all, which takes up to a second and cannot be stopped."""
+SPELLED = "\U000f0000image\U000f0000"
+"""Stands for an image token that is text."""
 
 
 class PromptEncoder:
@@ -64,49 +41,60 @@ class PromptEncoder:
     """
 
     def __init__(self, folder: Path, config: ModelConfig) -> None:
-        self.tokenizer = _load_tokenizer(folder)
+        """Read the tokenizer and the chat template of a checkpoint or bundle.
+
+        Raises:
+            IntegrityError: One of them is missing, damaged, or does not fit the model.
+        """
+        self.tokenizer = load_tokenizer(folder)
         self._image_seq_len = config.image_seq_len
-        image_token = self.tokenizer.id_to_token(config.image_token_id)
-        if image_token is None:
+        with tokenizing():
+            image_token = self.tokenizer.id_to_token(config.image_token_id)
+        if not image_token:
             raise IntegrityError(
                 f"{folder}: the tokenizer has no token {config.image_token_id}, which stands for pictures"
             )
         self.image_token: str = image_token
         tokenizer_config = read_json(folder / "tokenizer_config.json")
         self._special_tokens = _special_tokens(tokenizer_config)
-        self._vocab_size = config.text.vocab_size
+        self._vocab_size, self._context = config.text.vocab_size, config.text.max_position_embeddings
         self.hidden_token_ids = self._hidden_token_ids(config)
         """Tokens that are no text of an answer."""
-        source = _template_source(folder, tokenizer_config)
+        source = template_source(folder, tokenizer_config)
         self.is_base = source is None
         """Whether the checkpoint has no chat template: the prompt is completed as it stands."""
-        self._template = _compile(COMPLETION if source is None else source)
+        self._template = self._compiled(COMPLETION if source is None else source)
         own_template = config.model_type != "smolvlm" or self.is_base
-        self._video_template = self._template if own_template else _compile(VIDEO_TEMPLATE)
+        self._video_template = self._template if own_template else self._compiled(VIDEO_TEMPLATE)
+
+    def _compiled(self, source: str) -> ChatTemplate:
+        return ChatTemplate(source, self._special_tokens, self.image_token)
 
     def encode(
         self, messages: Sequence[Message], grids: Sequence[tuple[int, int]], videos: Sequence[Timeline] = ()
     ) -> npt.NDArray[np.int64]:
-        """Token ids [n] of a conversation that ends with the start of the assistant's answer.
+        """Token ids [n] of a conversation, up to where the answer begins.
 
         Args:
-            messages: The turns; pictures and videos stand where their content parts are.
+            messages: The turns; pictures and videos stand where their content parts are. Where the last one is the
+                assistant's, the answer goes on from its text.
             grids: (rows, columns) of each picture in the order of the parts; (0, 0) for an unsplit one.
             videos: When the frames of each video were, in the order of the parts.
 
         Raises:
             RequestError: Pictures and their places do not match, the template refuses the conversation, or a
                 text holds a token that the model does not know.
+            ContextError: It is certainly longer than the context; how long it is is not found out then.
+            IntegrityError: The tokenizer fails at it.
         """
         messages, grids = _with_frames(messages, grids, videos)
-        text = self.expand(self.render(messages, with_video=bool(videos)), grids)
-        bos = self._special_tokens.get("bos_token")
-        # a template that writes the start token itself must not get a second one from the tokenizer
-        add_special_tokens = not (bos and text.startswith(bos))
-        try:
-            ids = self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
-        except TypeError:  # half of a surrogate pair
-            raise RequestError("the prompt is no valid Unicode text") from None
+        self._check_pictures(grids)
+        continued = bool(messages) and messages[-1]["role"] == "assistant"
+        text = self.render(
+            [self._spelled(message) for message in messages], with_video=bool(videos), continued=continued
+        )
+        self._check_length(text)
+        ids = self._tokens(self.expand(text, grids))
         if not ids:
             raise RequestError("the model's chat template makes an empty prompt of this conversation")
         if max(ids) >= self._vocab_size:  # granite-docling's tokenizer has <end_of_utterance>, the model has not
@@ -115,15 +103,17 @@ class PromptEncoder:
             )
         return np.array(ids, np.int64)
 
-    def render(self, messages: Sequence[Message], *, with_video: bool = False) -> str:
-        """The prompt text, one image token per picture; `with_video` where the pictures are a video's frames."""
-        template = self._video_template if with_video else self._template
-        turns = [{"role": message["role"], "content": _parts(message["content"])} for message in messages]
-        try:
-            return template.render(messages=turns, add_generation_prompt=True, **self._special_tokens)
-        except Exception as error:
-            raise RequestError(f"the model's chat template refuses this conversation: {error}") from error
+    def render(self, messages: Sequence[Message], *, with_video: bool = False, continued: bool = False) -> str:
+        """The prompt text, one image token per picture.
 
+        Args:
+            messages: The turns, without videos.
+            with_video: Whether the pictures are a video's frames.
+            continued: Whether the answer goes on from the text of the last one; see `ChatTemplate.render`.
+        """
+        return (self._video_template if with_video else self._template).render(messages, continued=continued)
+
+    @cached_property
     def answer_prefix(self) -> str:
         """The space that an answer begins with where the template writes one before the assistant's words."""
         question: Message = {"role": "user", "content": "?"}
@@ -133,6 +123,40 @@ class PromptEncoder:
         except RequestError:  # a base model holds no conversation
             return ""
         return " " if answered.startswith(f"{asked} !") else ""
+
+    def _check_pictures(self, grids: Sequence[tuple[int, int]]) -> None:
+        tokens = sum(rows * columns + 1 for rows, columns in grids) * self._image_seq_len
+        if tokens >= self._context:
+            raise too_long(f"{tokens:,} tokens of pictures", self._context)
+
+    def _check_length(self, text: str) -> None:
+        if len(text) > min(LONGEST_TOKEN * self._context, LONGEST_TEXT):
+            raise too_long(f"{len(text):,} characters", self._context)
+
+    def _tokens(self, text: str) -> list[int]:
+        bos = self._special_tokens.get("bos_token")
+        # a template that writes the start token itself must not get a second one from the tokenizer
+        add_special_tokens = not (bos and text.startswith(bos))
+        first, *others = text.split(SPELLED)
+        try:
+            with tokenizing():
+                ids = self.tokenizer.encode(first, add_special_tokens=add_special_tokens).ids
+                for other in others:
+                    for piece in (self.image_token[:1], self.image_token[1:], other):
+                        ids += self.tokenizer.encode(piece, add_special_tokens=False).ids
+        except TypeError:  # half of a surrogate pair
+            raise RequestError("the prompt is no valid Unicode text") from None
+        return ids
+
+    def _spelled(self, message: Message) -> Message:
+        """The message; an answer in which the image token was spelled in letters is no place for a picture."""
+        if message["role"] != "assistant":
+            return message
+        parts = [
+            ContentPart(type="text", text=part["text"].replace(self.image_token, SPELLED)) if "text" in part else part
+            for part in parts_of(message["content"])
+        ]
+        return {"role": message["role"], "content": parts}
 
     def expand(self, text: str, grids: Sequence[tuple[int, int]]) -> str:
         """Replace the n-th image token by the n-th picture's block of tokens."""
@@ -168,14 +192,12 @@ class PromptEncoder:
         return frozenset(special)
 
 
-def _load_tokenizer(folder: Path) -> Tokenizer:
-    try:
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception as error:  # the library raises a bare Exception
-        raise IntegrityError(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
+def too_long(length: str, context: int) -> ContextError:
+    """What is said about a prompt of that length."""
+    return ContextError(
+        f"the prompt takes {length} and the model's context holds {context} tokens: "
+        "use fewer pictures or --frames, a smaller --longest-edge, --detail auto or low, or a shorter text"
+    )
 
 
 def _special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
@@ -188,56 +210,6 @@ def _special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
     return tokens
 
 
-def _template_source(folder: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
-    """The chat template, from wherever the checkpoint keeps it (the newest place first); None if it has none."""
-    if (file := folder / "chat_template.jinja").is_file():
-        try:
-            return file.read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise IntegrityError(f"{file} cannot be read: {error}") from error
-    source = None
-    if (file := folder / "chat_template.json").is_file():
-        source = read_json(file).get("chat_template")
-    source = source or tokenizer_config.get("chat_template")
-    if source is None and not file.is_file():
-        return None
-    if isinstance(source, list):
-        named = [entry for entry in source if isinstance(entry, dict)]
-        source = next((entry.get("template") for entry in named if entry.get("name") == "default"), None)
-    if not isinstance(source, str):
-        raise IntegrityError(f"{folder}: the chat template is no text: copy chat_template.json from the original model")
-    return source
-
-
-def _compile(source: str) -> Any:
-    """A template in a sandbox (it is a stranger's program) with what transformers' chat_template_utils.py gives it."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
-    )
-    environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda format_: datetime.now().strftime(format_)
-    try:
-        return environment.from_string(source)
-    except (TemplateError, RecursionError) as error:
-        raise IntegrityError(f"the model's chat template is damaged: {error}") from error
-
-
-class _Generation(Extension):
-    """{% generation %} marks the assistant's words for training; here only the words count."""
-
-    tags = {"generation"}  # noqa: RUF012 - the base class declares it so
-
-    def parse(self, parser: Parser) -> list[Node]:
-        """Leave the tag out and keep what it encloses."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _raise_exception(message: str) -> None:
-    raise TemplateError(message)
-
-
 def _with_frames(
     messages: Sequence[Message], grids: Sequence[tuple[int, int]], videos: Sequence[Timeline]
 ) -> tuple[list[Message], list[tuple[int, int]]]:
@@ -245,7 +217,7 @@ def _with_frames(
 
     SmolVLM's processor does this to the text that its template makes; done before, it works with every template.
     """
-    places = sum(part.get("type") == "video" for message in messages for part in _parts(message["content"]))
+    places = sum(part.get("type") == "video" for message in messages for part in parts_of(message["content"]))
     if places != len(videos):
         raise RequestError(f"the conversation has {places} places for {len(videos)} videos")
     timelines, pictures = iter(videos), iter(grids)
@@ -253,7 +225,7 @@ def _with_frames(
     merged: list[tuple[int, int]] = []
     for message in messages:
         parts: list[ContentPart] = []
-        for part in _parts(message["content"]):
+        for part in parts_of(message["content"]):
             if part.get("type") == "video":
                 *before, after = next(timelines).texts()
                 for text in before:
@@ -266,7 +238,3 @@ def _with_frames(
                     merged += islice(pictures, 1)
         written.append({"role": message["role"], "content": parts})
     return written, [*merged, *pictures]
-
-
-def _parts(content: str | Sequence[ContentPart]) -> list[ContentPart]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)

@@ -27,11 +27,12 @@ def read_request(
         ImageError: A picture or video is missing.
     """
     check_options(options)
+    allow_paths = options.get("allow_paths", True)
     if messages is None:
-        return read_messages([ask(images, prompt)])
+        return read_messages([ask(images, prompt)], allow_paths=allow_paths)
     if prompt or not (isinstance(images, list | tuple) and not images):
         raise RequestError("pass messages, or pictures with a prompt, not both")
-    conversation = read_messages(messages)
+    conversation = read_messages(messages, allow_paths=allow_paths)
     check_last_turn(conversation)
     return conversation
 
@@ -43,6 +44,6 @@ def check_request(images: Sequence[Source], prompt: str, options: GenerateOption
         RequestError: The prompt is empty, or an option makes no sense.
         ImageError: A picture or video is missing, or a picture is none.
     """
-    for source in read_request(images, prompt, None, options).sources:
-        if not isinstance(source, Video):
-            check_image(source)
+    for shown in read_request(images, prompt, None, options).sources:
+        if not isinstance(shown.source, Video):
+            check_image(shown.source)

@@ -49,7 +49,10 @@ class GenerateOptions(TypedDict, total=False):
     is brought to the shortest valid ending in time (`complete`)."""
     detail: Detail
     """Tiles to spend on a picture: `low` makes it one, `auto` does not enlarge it, `high`, the default, keeps to the
-    checkpoint's rules. A video's frames are one tile each."""
+    checkpoint's rules. A video's frames are one tile each. A picture's own `detail` in a message comes before it."""
+    allow_paths: bool
+    """Whether pictures may be named by paths and file: URLs; False for messages of strangers, who should not read
+    files, nor learn which there are. True unless said otherwise."""
     longest_edge: int | None
     """Pixels to bring a picture's longer side to before it is cut; None leaves it to the checkpoint."""
     on_tile: Callable[[int, int], None]

@@ -4,6 +4,8 @@ from collections.abc import Collection, Sequence
 
 from tokenizers import Tokenizer
 
+from smolvlm_edge.bundle.tokenizer import tokenizing
+
 
 class Detokenizer:
     """Collects the tokens of one answer and hands out text that will not change any more.
@@ -12,8 +14,17 @@ class Detokenizer:
     until it is clear what they are.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), hidden: Collection[int] = ()) -> None:
-        """Tokens in `hidden` are left out of the text; see `PromptEncoder.hidden_token_ids`."""
+    def __init__(
+        self, tokenizer: Tokenizer, stop: Sequence[str] = (), hidden: Collection[int] = (), prefix: str = ""
+    ) -> None:
+        """Begin an answer.
+
+        Args:
+            tokenizer: The model's.
+            stop: Texts that end it.
+            hidden: Tokens that are left out of the text; see `PromptEncoder.hidden_token_ids`.
+            prefix: A character that is left out where the answer begins with it, and is in no stop string then.
+        """
         self._tokenizer = tokenizer
         self._hidden = hidden
         self._stop = [text for text in stop if text]
@@ -22,6 +33,7 @@ class Detokenizer:
         self._new: list[int] = []
         """Tokens that still may end in half a character."""
         self._pending = ""
+        self._prefix = prefix
         self.stopped = False
         """Whether a stop string was met; nothing comes out after that."""
 
@@ -29,14 +41,14 @@ class Detokenizer:
         """Add a token; return the text that is certain now."""
         if token not in self._hidden:
             self._new.append(token)
-        self._pending += self._added(keep_unfinished=True)
+        self._read(keep_unfinished=True)
         return self._released(len(self._pending) - self._undecided())
 
     def flush(self) -> str:
         """The rest of the text, once the last token was added."""
         if self.stopped:
             return ""
-        self._pending += self._added(keep_unfinished=False)
+        self._read(keep_unfinished=False)
         return self._released(len(self._pending))
 
     def _released(self, certain: int) -> str:
@@ -47,10 +59,16 @@ class Detokenizer:
         text, self._pending = self._pending[:certain], self._pending[certain:]
         return text
 
+    def _read(self, *, keep_unfinished: bool) -> None:
+        self._pending += self._added(keep_unfinished=keep_unfinished)
+        if self._pending:
+            self._pending, self._prefix = self._pending.removeprefix(self._prefix), ""
+
     def _added(self, *, keep_unfinished: bool) -> str:
         """What the new tokens add to the text; nothing as long as it ends in half a character."""
-        before = self._tokenizer.decode(self._known, skip_special_tokens=False)
-        text = self._tokenizer.decode(self._known + self._new, skip_special_tokens=False)
+        with tokenizing():
+            before = self._tokenizer.decode(self._known, skip_special_tokens=False)
+            text = self._tokenizer.decode(self._known + self._new, skip_special_tokens=False)
         if keep_unfinished and text.endswith("\ufffd"):
             return ""
         self._known, self._new = self._new, []

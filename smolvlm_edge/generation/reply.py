@@ -19,7 +19,7 @@ class Reply:
         self,
         tokenizer: Tokenizer,
         hidden_token_ids: Collection[int],
-        is_base: bool,
+        prefix: str,
         eos_token_ids: Collection[int],
         max_tokens: int,
         stop: str | Sequence[str] = (),
@@ -31,7 +31,7 @@ class Reply:
         Args:
             tokenizer: The model's.
             hidden_token_ids: Tokens that are no text of an answer; see `PromptEncoder.hidden_token_ids`.
-            is_base: Whether the answer goes on where the prompt ends.
+            prefix: What it begins with before its text; see `ModelInput.answer_prefix`.
             eos_token_ids: Tokens that end the answer.
             max_tokens: How many it may have.
             stop: Texts that end it.
@@ -39,10 +39,9 @@ class Reply:
             guide: Who keeps it to that form.
         """
         texts = [stop] if isinstance(stop, str) else stop
-        self._detokenizer = Detokenizer(tokenizer, texts, hidden_token_ids)
+        self._detokenizer = Detokenizer(tokenizer, texts, hidden_token_ids, prefix)
         self._eos_token_ids, self._max_tokens = eos_token_ids, max_tokens
         self._constraint, self._guide = constraint, guide
-        self._begun = is_base  # what a completion begins with, a space too, belongs to it
         self._text = ""
         self.tokens = 0
         """So many have come."""
@@ -66,15 +65,7 @@ class Reply:
             self.finish_reason = "stop"
         elif cut:
             self.finish_reason = "length"
-        text = self._without_prefix(text)
         self._text += text
         if self._constraint and self.finish_reason:
             self._constraint.check(self._text, self._max_tokens)
         return text
-
-    def _without_prefix(self, text: str) -> str:
-        """Without what stands between the prompt and the answer's text: the space that a template leaves out."""
-        if self._begun:
-            return text
-        self._begun = bool(text if self._guide else text.strip())
-        return text.removeprefix(self._guide.prefix) if self._guide else text.lstrip()
