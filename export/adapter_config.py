@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from smolvlm_edge.bundle.config import LARGEST, read_json
 from smolvlm_edge.bundle.formats import ADAPTER_CONFIG
+from smolvlm_edge.bundle.reading import LARGEST, read_json
 from smolvlm_edge.errors import IntegrityError, UnsupportedModelError
 
 MERGE_WITH_PEFT = "merge it with PEFT first (merge_and_unload, save_pretrained) and export the result"

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from smolvlm_edge.bundle.config import read_json
 from smolvlm_edge.bundle.formats import INDEX_FILE, SINGLE_FILE
+from smolvlm_edge.bundle.reading import read_json
 from smolvlm_edge.errors import IntegrityError, UnsupportedModelError
 
 WEIGHT_TYPES = ("F32", "F16", "BF16")

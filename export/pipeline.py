@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from smolvlm_edge.bundle import MANIFEST, TOKENIZER_FILES, AdapterEntry, Bundle, Target, sha256, write_manifest
-from smolvlm_edge.bundle.config import ImageConfig, ModelConfig, read_json
+from smolvlm_edge.bundle.config import ImageConfig, ModelConfig
 from smolvlm_edge.bundle.formats import ADAPTER_WEIGHTS, check_format
+from smolvlm_edge.bundle.reading import read_json
 from smolvlm_edge.conversation.prompt import PromptEncoder
 from smolvlm_edge.errors import ExportError, IntegrityError, RequestError
 from smolvlm_edge.export.adapter import Adapter

@@ -1,7 +1,7 @@
 """Every error that smol-edge raises on purpose, the exit code of the command line and the HTTP status of a server.
 
     SmolEdgeError                         1  500   something went wrong while running
-    ├── RequestError        (ValueError)  2  400   the request itself: an empty prompt, an option that makes no sense, ...
+    ├── RequestError        (ValueError)  2  400   the request itself: an empty prompt, a senseless option, ...
     │   ├── BusyError                     2  429   the model has enough to answer just now: ask again later
     │   └── ContextError                  2  400   a prompt that is longer than the model's context
     ├── ModelNotFoundError (LookupError)  3  404   no checkpoint or bundle at that place or of that name

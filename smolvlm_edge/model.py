@@ -239,7 +239,9 @@ class SmolVLM:
                 "that: load the model in here, or start processes with the method 'spawn'"
             )
         clock = Clock(self._load_ms)
-        sampling, max_tokens, constraint = check_options(options)
+        model = self.bundle.model
+        sampling, max_tokens, constraint = check_options(options, model.generation.options())
+        sampling.check_vocabulary(model.text.vocab_size)
         with self._queue.turn(stop):
             with clock.measure("preprocess_ms"):
                 for source in conversation.sources[len(pictures) :]:
@@ -247,7 +249,7 @@ class SmolVLM:
                     stop.check()
                 prompt = ModelInput.of(conversation, pictures, self.prompt_encoder, self.bundle.model)
                 max_tokens = min(max_tokens, self._room(len(prompt.input_ids)))
-            sampler = Sampler(sampling, prompt.input_ids)
+            sampler = Sampler(sampling, prompt.input_ids, model.eos_token_ids)
             prefix = prompt.answer_prefix
             guide = self._guide(constraint, prefix, sampler, max_tokens, options, clock) if constraint else None
 

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from smolvlm_edge.bundle.config import ModelConfig, read_json
+from smolvlm_edge.bundle.config import ModelConfig
+from smolvlm_edge.bundle.reading import read_json
 from smolvlm_edge.errors import IntegrityError, ModelNotFoundError
 
 FORMAT_VERSION = 2  # 1 had no `targets`: its graphs are ONNX

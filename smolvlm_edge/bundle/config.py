@@ -6,17 +6,22 @@ nonsense". Where transformers itself leaves a value out of the file because it e
 default, that default stands here (transformers 5.23, Idefics3VisionConfig and LlamaConfig).
 """
 
-import json
-import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from smolvlm_edge.bundle.generation_config import GenerationConfig
+from smolvlm_edge.bundle.reading import Section
 from smolvlm_edge.errors import IntegrityError, UnsupportedModelError
 
 MODEL_TYPES = ("idefics3", "smolvlm")
-LARGEST = 1 << 20  # no size, count or token id of a model of this kind comes near it
+MOST_PATCHES_PER_SIDE = 256
+MOST_ROTARY_ANGLES = 1 << 25
+"""Positions × head_dim; Llama 3.1 has half as many: 131,072 × 128."""
+MOST_TILES = 1024
+MOST_FRAMES = 4096
+LARGEST_EDGE = 16384
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,17 @@ class VisionConfig:
         """Patches along one side of a tile."""
         return self.image_size // self.patch_size
 
+    def check(self, place: str) -> None:
+        """Refuse sizes that contradict each other, or that no model of this kind has."""
+        _require_positive(place, self)
+        if self.hidden_size % self.num_attention_heads:
+            raise IntegrityError(f"{place}: hidden_size is no multiple of num_attention_heads")
+        if not 1 <= self.patches_per_side <= MOST_PATCHES_PER_SIDE:
+            raise IntegrityError(
+                f"{place}: image_size {self.image_size} and patch_size {self.patch_size} make "
+                f"{self.patches_per_side} patches per side, not 1 to {MOST_PATCHES_PER_SIDE}"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class TextConfig:
@@ -53,6 +69,19 @@ class TextConfig:
     rms_norm_eps: float
     rope_theta: float
 
+    def check(self, place: str) -> None:
+        """Refuse sizes that contradict each other, or that no model of this kind has."""
+        _require_positive(place, self)
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise IntegrityError(f"{place}: num_attention_heads is no multiple of num_key_value_heads")
+        if self.head_dim % 2:
+            raise IntegrityError(f"{place}: head_dim {self.head_dim} is odd, and rotary positions turn pairs")
+        if self.max_position_embeddings * self.head_dim > MOST_ROTARY_ANGLES:
+            raise IntegrityError(
+                f"{place}: max_position_embeddings {self.max_position_embeddings} with head_dim {self.head_dim} take "
+                f"more rotary angles than any model of this kind: {MOST_ROTARY_ANGLES} at most"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
@@ -67,6 +96,8 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...]
     """Every token that ends an answer, in ascending order."""
     tie_word_embeddings: bool
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    """Defaults of an answer's options."""
 
     @property
     def image_seq_len(self) -> int:
@@ -81,7 +112,7 @@ class ModelConfig:
             IntegrityError: A file is unreadable, or a value is missing or of the wrong type.
             UnsupportedModelError: Another architecture, or a variant of it that is not supported.
         """
-        config = _Section(read_json(folder / "config.json"), "config.json")
+        config = Section.of_file(folder / "config.json")
         model_type = config.text("model_type")
         if model_type not in MODEL_TYPES:
             raise UnsupportedModelError(
@@ -89,45 +120,50 @@ class ModelConfig:
             )
         text = config.section("text_config")
         generation_file = folder / "generation_config.json"
-        generation = read_json(generation_file) if generation_file.is_file() else {}
+        generation = (
+            Section.of_file(generation_file) if generation_file.is_file() else Section({}, generation_file.name)
+        )
         model = cls(
             model_type=model_type,
             vision=_vision_config(config.section("vision_config")),
             text=_text_config(text),
-            scale_factor=config.integer("scale_factor", 2),
+            scale_factor=config.integer("scale_factor", 2, least=1),
             image_token_id=config.integer("image_token_id", 128257),
-            eos_token_ids=_eos_token_ids(generation, config.values, text.values),
-            tie_word_embeddings=bool(config.values.get("tie_word_embeddings", False)),
+            eos_token_ids=_eos_token_ids(generation, config, text),
+            tie_word_embeddings=config.flag("tie_word_embeddings"),
+            generation=GenerationConfig.from_section(generation),
         )
-        if model.scale_factor < 1 or model.vision.patches_per_side % model.scale_factor:
-            raise IntegrityError(
-                f"config.json: {model.vision.patches_per_side} patches per side are no multiple of "
-                f"scale_factor {model.scale_factor}"
-            )
+        model.check("config.json")
         return model
 
+    def check(self, place: str) -> None:
+        """Refuse sizes that contradict each other.
+
+        Raises:
+            IntegrityError: They do.
+        """
+        self.vision.check(f"{place}: vision_config")
+        self.text.check(f"{place}: text_config")
+        if self.scale_factor < 1 or self.vision.patches_per_side % self.scale_factor:
+            raise IntegrityError(
+                f"{place}: {self.vision.patches_per_side} patches per side are no multiple of "
+                f"scale_factor {self.scale_factor}"
+            )
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for bundle.json."""
-        return asdict(self)
+        """Plain values for bundle.json, without those that are the default."""
+        return asdict(self, dict_factory=_set)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The reverse of `to_dict`.
 
         Raises:
-            IntegrityError: A value is missing or unknown.
+            IntegrityError: A value is missing, unknown, of another type or out of range.
         """
-        try:
-            return cls(
-                **{
-                    **values,
-                    "vision": VisionConfig(**values["vision"]),
-                    "text": TextConfig(**values["text"]),
-                    "eos_token_ids": tuple(values["eos_token_ids"]),
-                }
-            )
-        except (KeyError, TypeError) as error:
-            raise IntegrityError(f"bundle.json: the model configuration is incomplete ({error})") from error
+        model = Section(values, "bundle.json: model").fill(cls)
+        model.check("bundle.json: model")
+        return model
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,21 +196,25 @@ class ImageConfig:
         return cls.from_section(_image_processor(folder))
 
     @classmethod
-    def from_section(cls, config: "_Section") -> Self:
+    def from_section(cls, config: Section) -> Self:
         """The same of the values that one file or section has."""
         for step in ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"):
             if not config.values.get(step, True):
                 raise UnsupportedModelError(f"{config.place}: {step}=false is not supported")
-        if config.integer("resample", 1) not in range(6):
-            raise IntegrityError(f"{config.place}: resample {config.values['resample']} is no filter of Pillow")
         image_std = config.triple("image_std")
         if not min(image_std) > 0:
             raise IntegrityError(f"{config.place}: image_std must be positive, not {list(image_std)}")
+        longest_edge = config.section("size").integer("longest_edge", least=1, most=LARGEST_EDGE)
+        tile_size = config.section("max_image_size").integer("longest_edge", least=1, most=LARGEST_EDGE)
+        if (-(-longest_edge // tile_size)) ** 2 > MOST_TILES:
+            raise IntegrityError(
+                f"{config.place}: tiles of {tile_size} pixels make more than {MOST_TILES} of {longest_edge}"
+            )
         return cls(
-            longest_edge=config.section("size").integer("longest_edge"),
-            tile_size=config.section("max_image_size").integer("longest_edge"),
-            split=bool(config.values.get("do_image_splitting", True)),
-            resample=config.integer("resample", 1),
+            longest_edge=longest_edge,
+            tile_size=tile_size,
+            split=config.flag("do_image_splitting", True),
+            resample=config.integer("resample", 1, most=5),
             rescale_factor=config.number("rescale_factor", 1 / 255),
             image_mean=config.triple("image_mean"),
             image_std=image_std,
@@ -206,99 +246,38 @@ class VideoConfig:
         config = _video_processor(folder)
         if "video_sampling" in config.values:
             sampling = config.section("video_sampling")
-            max_frames, fps = sampling.integer("max_frames"), sampling.number("fps")
+            max_frames, fps = sampling.integer("max_frames", least=1, most=MOST_FRAMES), sampling.number("fps")
         else:
-            max_frames, fps = config.integer("num_frames", 64), config.number("fps", 1)
-        if max_frames < 1 or fps <= 0:
-            raise IntegrityError(f"{config.place}: a video needs one frame or more and fps above 0")
+            max_frames, fps = config.integer("num_frames", 64, least=1, most=MOST_FRAMES), config.number("fps", 1)
+        if fps <= 0:
+            raise IntegrityError(f"{config.place}: fps must be above 0")
         return cls(frame=ImageConfig.from_section(config), max_frames=max_frames, fps=fps)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        IntegrityError: The file is missing, unreadable, or no JSON object.
-    """
-    try:
-        values = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise IntegrityError(f"{path.name} is missing from {path.parent}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise IntegrityError(f"{path} cannot be read as JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise IntegrityError(f"{path} holds no JSON object")
-    return values
+def _set(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: value for key, value in pairs if value not in (None, (), {})}
 
 
-@dataclass(frozen=True, slots=True)
-class _Section:
-    """One JSON object with typed access and errors that name the place."""
-
-    values: Mapping[str, Any]
-    place: str
-
-    def section(self, key: str) -> "_Section":
-        value = self.values.get(key)
-        if not isinstance(value, dict):
-            raise IntegrityError(f"{self.place}: {key} is missing")
-        return _Section(value, f"{self.place}: {key}")
-
-    def integer(self, key: str, default: int | None = None) -> int:
-        value = self.values.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST:
-            raise IntegrityError(f"{self.place}: {key} must be a whole number up to {LARGEST}, not {str(value)[:20]}")
-        return value
-
-    def number(self, key: str, default: float | None = None) -> float:
-        value = self.values.get(key, default)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
-            raise IntegrityError(f"{self.place}: {key} must be a finite number, not {str(value)[:20]}")
-        return float(value)
-
-    def text(self, key: str) -> str:
-        value = self.values.get(key)
-        if not isinstance(value, str):
-            raise IntegrityError(f"{self.place}: {key} must be a text, not {value!r}")
-        return value
-
-    def triple(self, key: str) -> tuple[float, float, float]:
-        match self.values.get(key):
-            case [int() | float() as r, int() | float() as g, int() | float() as b]:
-                return float(r), float(g), float(b)
-            case value:
-                raise IntegrityError(f"{self.place}: {key} must be three numbers, not {value!r}")
-
-    def refuse(self, key: str, *allowed: object) -> None:
-        """Raise unless the value is absent, null, false or one of those allowed."""
-        value = self.values.get(key)
-        if value and value not in allowed:
-            raise UnsupportedModelError(f"{self.place}: {key}={value!r} is not supported")
+def _image_processor(folder: Path) -> Section:
+    return _part_of_processor(folder, "image_processor") or Section.of_file(folder / "preprocessor_config.json")
 
 
-def _image_processor(folder: Path) -> _Section:
-    return _part_of_processor(folder, "image_processor") or _Section(
-        read_json(folder / "preprocessor_config.json"), "preprocessor_config.json"
-    )
-
-
-def _video_processor(folder: Path) -> _Section:
+def _video_processor(folder: Path) -> Section:
     if part := _part_of_processor(folder, "video_processor"):
         return part
     file = folder / "video_preprocessor_config.json"
-    return _Section(read_json(file), file.name) if file.is_file() else _image_processor(folder)
+    return Section.of_file(file) if file.is_file() else _image_processor(folder)
 
 
-def _part_of_processor(folder: Path, key: str) -> _Section | None:
-    file = folder / "processor_config.json"
-    processor = _Section(read_json(file) if file.is_file() else {}, file.name)
+def _part_of_processor(folder: Path, key: str) -> Section | None:
+    processor = Section.of_file_if_there(folder / "processor_config.json")
     return processor.section(key) if key in processor.values else None
 
 
-def _vision_config(section: _Section) -> VisionConfig:
+def _vision_config(section: Section) -> VisionConfig:
     section.refuse("hidden_act", "gelu_pytorch_tanh")
     section.refuse("num_channels", 3)
-    config = VisionConfig(
+    return VisionConfig(
         hidden_size=section.integer("hidden_size", 1152),
         intermediate_size=section.integer("intermediate_size", 3072),
         num_hidden_layers=section.integer("num_hidden_layers", 12),
@@ -308,19 +287,15 @@ def _vision_config(section: _Section) -> VisionConfig:
         patch_size=section.integer("patch_size"),
         layer_norm_eps=section.number("layer_norm_eps", 1e-6),
     )
-    _require_positive(section, config)
-    if config.hidden_size % config.num_attention_heads:
-        raise IntegrityError(f"{section.place}: hidden_size is no multiple of num_attention_heads")
-    return config
 
 
-def _text_config(section: _Section) -> TextConfig:
+def _text_config(section: Section) -> TextConfig:
     section.refuse("model_type", "llama")
     section.refuse("hidden_act", "silu")
     for switch in ("attention_bias", "mlp_bias", "qk_layer_norms", "use_resampler", "rope_interleaved"):
         section.refuse(switch)
     heads, hidden_size = section.integer("num_attention_heads"), section.integer("hidden_size")
-    config = TextConfig(
+    return TextConfig(
         hidden_size=hidden_size,
         intermediate_size=section.integer("intermediate_size"),
         num_hidden_layers=section.integer("num_hidden_layers"),
@@ -332,39 +307,32 @@ def _text_config(section: _Section) -> TextConfig:
         rms_norm_eps=section.number("rms_norm_eps"),
         rope_theta=_rope_theta(section),
     )
-    _require_positive(section, config)
-    if config.num_attention_heads % config.num_key_value_heads:
-        raise IntegrityError(f"{section.place}: num_attention_heads is no multiple of num_key_value_heads")
-    return config
 
 
-def _rope_theta(section: _Section) -> float:
+def _rope_theta(section: Section) -> float:
     """The rotary base, in the older spelling (`rope_theta`) or the one of transformers 5 (`rope_parameters`)."""
     for key in ("rope_parameters", "rope_scaling"):
         rope = section.values.get(key)
         if isinstance(rope, dict):
-            _Section(rope, f"{section.place}: {key}").refuse("rope_type", "default")
-            _Section(rope, f"{section.place}: {key}").refuse("type", "default")
+            Section(rope, f"{section.place}: {key}").refuse("rope_type", "default")
+            Section(rope, f"{section.place}: {key}").refuse("type", "default")
             if "rope_theta" in rope:
-                return _Section(rope, f"{section.place}: {key}").number("rope_theta")
+                return Section(rope, f"{section.place}: {key}").number("rope_theta")
     return section.number("rope_theta")
 
 
-def _require_positive(section: _Section, config: VisionConfig | TextConfig) -> None:
+def _require_positive(place: str, config: VisionConfig | TextConfig) -> None:
     for key, value in asdict(config).items():
         if not value > 0:
-            raise IntegrityError(f"{section.place}: {key} must be positive, not {value!r}")
+            raise IntegrityError(f"{place}: {key} must be positive, not {value!r}")
 
 
-def _eos_token_ids(*sections: Mapping[str, Any]) -> tuple[int, ...]:
+def _eos_token_ids(*sections: Section) -> tuple[int, ...]:
     """Every end token that any of the files names.
 
     The instruction-tuned models end a turn with the token of generation_config.json
     (<end_of_utterance>) and now and then with the text model's own. Where no file names one,
     LlamaConfig's default holds, 2.
     """
-    found: set[int] = set()
-    for section in sections:
-        value = section.get("eos_token_id")
-        found.update(token for token in (value if isinstance(value, list) else [value]) if isinstance(token, int))
+    found = {token for section in sections for token in section.integers("eos_token_id")}
     return tuple(sorted(found or {2}))

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from smolvlm_edge.bundle import TOKENIZER_FILES
-from smolvlm_edge.bundle.config import ModelConfig, read_json
+from smolvlm_edge.bundle.config import ModelConfig
+from smolvlm_edge.bundle.reading import read_json
 from smolvlm_edge.errors import ModelNotFoundError, UnsupportedModelError
 
 WEIGHTS = ".safetensors"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 import typer
 
 from smolvlm_edge.bundle import Bundle, Target
-from smolvlm_edge.bundle.config import read_json
 from smolvlm_edge.bundle.formats import ADAPTER, CHECKPOINT, Kind
+from smolvlm_edge.bundle.reading import read_json
 from smolvlm_edge.cli.options import OfflineOption, Quant, complete_model, export_progress
 from smolvlm_edge.errors import ExportError, RequestError
 from smolvlm_edge.generation.timings import peak_rss_bytes

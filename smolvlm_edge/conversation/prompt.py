@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from smolvlm_edge.bundle.config import ModelConfig, read_json
+from smolvlm_edge.bundle.config import ModelConfig
+from smolvlm_edge.bundle.reading import read_json
 from smolvlm_edge.bundle.tokenizer import load_tokenizer, tokenizing
 from smolvlm_edge.conversation.template import (
     COMPLETION,

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from smolvlm_edge.bundle.config import read_json
+from smolvlm_edge.bundle.reading import read_json
 from smolvlm_edge.conversation.sandbox import Sandbox
 from smolvlm_edge.errors import IntegrityError, RequestError
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any, Literal, Self, TypedDict, get_args
 
 from smolvlm_edge.constraints import Constraint, OnLimit, read_constraint
@@ -21,16 +22,28 @@ MOST_LOGPROBS = 20
 
 
 class GenerateOptions(TypedDict, total=False):
-    """Keywords of everything that answers: `SmolVLM.generate`, `stream` and `astream`, and those of a `Chat`."""
+    """Keywords of everything that answers: `SmolVLM.generate`, `stream` and `astream`, and those of a `Chat`.
+
+    Where one is left out, the model's generation_config.json decides; where that says nothing, the default here.
+    """
 
     max_tokens: int
     """Longest answer; 512 unless said otherwise, and never more than the context holds."""
     temperature: float
     """0, the default, always takes the likeliest token."""
     top_k: int
+    """Of these and the following, `Sampling` says more. transformers samples with top_k 50 unless it is told otherwise;
+    here all tokens are kept."""
     top_p: float
     min_p: float
     repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: Mapping[int, float]
+    no_repeat_ngram_size: int
+    bad_words_ids: Sequence[Sequence[int]]
+    suppress_tokens: Sequence[int]
+    begin_suppress_tokens: Sequence[int]
     seed: int | None
     top_logprobs: int | None
     """Tell how likely the model found every token, and so many (0 to 20) of the likeliest ones; None, the
@@ -116,8 +129,14 @@ class Answer:
         return self.text
 
 
-def check_options(options: Mapping[str, Any]) -> tuple[Sampling, int, Constraint | None]:
+def check_options(
+    options: Mapping[str, Any], defaults: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[Sampling, int, Constraint | None]:
     """The sampling, the longest answer and the form of it that were asked for.
+
+    Args:
+        options: See `GenerateOptions`.
+        defaults: Those of the model, where `options` say nothing.
 
     Raises:
         RequestError: An option makes no sense.
@@ -126,11 +145,12 @@ def check_options(options: Mapping[str, Any]) -> tuple[Sampling, int, Constraint
     unknown = options.keys() - GenerateOptions.__annotations__.keys()
     if unknown:
         raise TypeError(f"unknown option {min(unknown)!r}; see GenerateOptions")
+    options = {**defaults, **options}
     max_tokens, longest_edge = options.get("max_tokens", DEFAULT_MAX_TOKENS), options.get("longest_edge")
-    if not isinstance(max_tokens, int) or max_tokens < 1:
+    if type(max_tokens) is not int or max_tokens < 1:
         raise RequestError("max_tokens must be a whole number, 1 or more")
-    if longest_edge is not None and not 1 <= longest_edge <= MAX_EDGE:
-        raise RequestError(f"longest_edge must be from 1 to {MAX_EDGE}")
+    if longest_edge is not None and not (type(longest_edge) is int and 1 <= longest_edge <= MAX_EDGE):
+        raise RequestError(f"longest_edge must be a whole number from 1 to {MAX_EDGE}")
     if (detail := options.get("detail", "high")) not in get_args(Detail):
         raise RequestError(f"detail must be one of {', '.join(get_args(Detail))}, not {detail!r}")
     top_logprobs = options.get("top_logprobs")

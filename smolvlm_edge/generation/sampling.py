@@ -1,23 +1,35 @@
 """Logits -> token id; pure functions on float32 [vocab_size].
 
-The order and the meaning of the steps are those of transformers (generation/logits_process.py): repetition
-penalty, temperature, top-k, top-p, min-p.
+The order and the meaning of the steps are those of transformers 5.23 (generation/utils.py, _get_logits_processor, and
+generation/logits_process.py): bias, repetition penalty, repeated n-grams, bad words, suppressed tokens, temperature,
+top-k, top-p, min-p. OpenAI's two penalties, which transformers has not, stand behind the repetition penalty.
 """
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from smolvlm_edge.bundle.reading import LARGEST
 from smolvlm_edge.errors import EngineError, RequestError
 
 Logits = npt.NDArray[np.float32]
 LOWEST_TEMPERATURE = 1e-6  # below, the likeliest token is certain and float32 overflows
+MOST_IDS = 100_000
+"""Token ids in one option; no vocabulary of the family has many more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen. Temperature 0 takes the likeliest (greedy)."""
+    """How the next token is chosen. Temperature 0 takes the likeliest (greedy).
+
+    Raises:
+        RequestError: A value makes no sense.
+    """
 
     temperature: float = 0.0
     top_k: int = 0
@@ -28,47 +40,115 @@ class Sampling:
     """Keep tokens with at least this share of the likeliest one's probability."""
     repetition_penalty: float = 1.0
     """Above 1 makes tokens of the prompt and the answer so far less likely."""
+    presence_penalty: float = 0.0
+    """From -2 to 2: subtracted from the logits of tokens that the answer has already."""
+    frequency_penalty: float = 0.0
+    """From -2 to 2: subtracted as many times as the answer has the token."""
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    """From -100 to 100, by token id: added to its logit before anything else."""
+    no_repeat_ngram_size: int = 0
+    """No run of so many tokens comes twice in prompt and answer; 0 allows it."""
+    bad_words_ids: Sequence[Sequence[int]] = ()
+    """Runs of tokens that the answer must not have."""
+    suppress_tokens: Sequence[int] = ()
+    """Tokens that the answer must not have."""
+    begin_suppress_tokens: Sequence[int] = ()
+    """Tokens that the answer must not begin with."""
     seed: int | None = None
     """The same seed gives the same answer; None draws one."""
 
     def __post_init__(self) -> None:
         checks = {
-            "temperature must be 0 or more": self.temperature >= 0,
-            "top_k must be 0 or more": self.top_k >= 0,
-            "top_p must be above 0 and at most 1": 0 < self.top_p <= 1,
-            "min_p must be from 0 to 1": 0 <= self.min_p <= 1,
-            "repetition_penalty must be above 0 and finite": 0 < self.repetition_penalty < float("inf"),
-            "seed must be 0 or more": self.seed is None or self.seed >= 0,
+            "temperature must be 0 or more and finite": _is_real(self.temperature, 0, LARGEST),
+            "top_k must be a whole number, 0 or more": _is_whole(self.top_k),
+            "top_p must be above 0 and at most 1": _is_real(self.top_p, 0, 1) and self.top_p > 0,
+            "min_p must be from 0 to 1": _is_real(self.min_p, 0, 1),
+            "repetition_penalty must be above 0 and finite": _is_real(self.repetition_penalty, 0, LARGEST)
+            and self.repetition_penalty > 0,
+            "presence_penalty must be from -2 to 2": _is_real(self.presence_penalty, -2, 2),
+            "frequency_penalty must be from -2 to 2": _is_real(self.frequency_penalty, -2, 2),
+            "logit_bias must map token ids to numbers from -100 to 100": _is_bias(self.logit_bias),
+            "no_repeat_ngram_size must be a whole number, 0 or more": _is_whole(self.no_repeat_ngram_size),
+            "bad_words_ids must be lists of one token id or more": _are_runs(self.bad_words_ids),
+            "suppress_tokens must be token ids": _are_ids(self.suppress_tokens),
+            "begin_suppress_tokens must be token ids": _are_ids(self.begin_suppress_tokens),
+            "seed must be a whole number, 0 or more": self.seed is None or (_is_whole(self.seed, most=None)),
         }
         for rule, holds in checks.items():
             if not holds:
                 raise RequestError(rule)
 
+    def check_vocabulary(self, vocab_size: int) -> None:
+        """Refuse token ids that the model has not.
+
+        Raises:
+            RequestError: There is one.
+        """
+        ids = {
+            "logit_bias": self.logit_bias,
+            "bad_words_ids": (token for run in self.bad_words_ids for token in run),
+            "suppress_tokens": self.suppress_tokens,
+            "begin_suppress_tokens": self.begin_suppress_tokens,
+        }
+        for name, tokens in ids.items():
+            if (largest := max(tokens, default=0)) >= vocab_size:
+                raise RequestError(f"{name}: the model has no token {largest}, its vocabulary ends at {vocab_size - 1}")
+
 
 class Sampler:
     """A `Sampling` with its random generator and the tokens seen so far."""
 
-    def __init__(self, sampling: Sampling, prompt_ids: npt.NDArray[np.int64]) -> None:
+    def __init__(
+        self, sampling: Sampling, prompt_ids: npt.NDArray[np.int64], eos_token_ids: Collection[int] = ()
+    ) -> None:
+        """Begin an answer.
+
+        Args:
+            sampling: How to choose.
+            prompt_ids: Token ids of the prompt [positions].
+            eos_token_ids: A bad word that is one of them alone is let through, as in transformers: the answer would
+                never end.
+        """
         self.sampling = sampling
         self._random = np.random.default_rng(sampling.seed)
         self._seen = set(prompt_ids.tolist())
+        self._answer: Counter[int] = Counter()
+        self._bad_words = [
+            tuple(run) for run in sampling.bad_words_ids if tuple(run) not in {(e,) for e in eos_token_ids}
+        ]
+        # of prompt and answer, where runs of tokens count: one may begin in the prompt
+        self._ids: list[int] = prompt_ids.tolist() if sampling.no_repeat_ngram_size or self._bad_words else []
+        self._ngrams = _Ngrams(sampling.no_repeat_ngram_size, self._ids)
 
     def __call__(self, logits: Logits) -> int:
         """The next token id.
 
         Raises:
             EngineError: The logits are not numbers.
+            RequestError: The options forbid every token.
         """
         if np.isnan(logits).any():
             raise EngineError("the model computed NaN instead of numbers: its weights are damaged or overflow")
         token = self._choose(logits)
-        self._seen.add(token)
+        self.follow(token)
         return token
+
+    def follow(self, token: int) -> None:
+        """Count a token as the answer's next one."""
+        self._seen.add(token)
+        self._answer[token] += 1
+        if self.sampling.no_repeat_ngram_size or self._bad_words:
+            self._ids.append(token)
+            self._ngrams.add(self._ids)
 
     def _choose(self, logits: Logits) -> int:
         sampling = self.sampling
-        if sampling.repetition_penalty != 1:
-            logits = penalise(logits, list(self._seen), sampling.repetition_penalty)
+        logits = self._forbid(self._penalise(logits))
+        if not np.isfinite(logits.max()):
+            raise RequestError(
+                "the answer cannot go on: no_repeat_ngram_size, bad_words_ids, suppress_tokens and its form leave "
+                "no token to choose"
+            )
         if sampling.temperature < LOWEST_TEMPERATURE:
             return int(logits.argmax())
         logits = logits / np.float32(sampling.temperature)
@@ -78,6 +158,52 @@ class Sampler:
         probabilities = softmax(logits).astype(np.float64)
         return int(self._random.choice(len(logits), p=probabilities / probabilities.sum()))
 
+    def _penalise(self, logits: Logits) -> Logits:
+        sampling = self.sampling
+        if sampling.logit_bias:
+            logits = add_bias(logits, sampling.logit_bias)
+        if sampling.repetition_penalty != 1:
+            logits = penalise(logits, list(self._seen), sampling.repetition_penalty)
+        if sampling.presence_penalty or sampling.frequency_penalty:
+            logits = penalise_answer(logits, self._answer, sampling.presence_penalty, sampling.frequency_penalty)
+        return logits
+
+    def _forbid(self, logits: Logits) -> Logits:
+        forbidden = {*self.sampling.suppress_tokens, *self._ngrams.next_tokens(self._ids)}
+        forbidden |= ends_of_runs(self._bad_words, self._ids)
+        if not self._answer:
+            forbidden |= set(self.sampling.begin_suppress_tokens)
+        return forbid(logits, forbidden) if forbidden else logits
+
+
+class _Ngrams:
+    """Which token follows which run of n - 1 tokens."""
+
+    def __init__(self, size: int, ids: Sequence[int]) -> None:
+        self._size = size
+        self._followers: dict[tuple[int, ...], set[int]] = {}
+        for end in range(size, len(ids) + 1 if size else 0):
+            self.add(ids[end - size : end])
+
+    def add(self, ids: Sequence[int]) -> None:
+        """Take note of the last n tokens."""
+        if self._size and len(ids) >= self._size:
+            *run, token = ids[-self._size :]
+            self._followers.setdefault(tuple(run), set()).add(token)
+
+    def next_tokens(self, ids: Sequence[int]) -> Collection[int]:
+        """The tokens that would make the last n a repetition."""
+        if not self._size or len(ids) + 1 < self._size:
+            return ()
+        return self._followers.get(tuple(ids[len(ids) + 1 - self._size :]), ())
+
+
+def add_bias(logits: Logits, bias: Mapping[int, float]) -> Logits:
+    """Add a number to the logit of each of these tokens (OpenAI, Chat Completions, logit_bias)."""
+    logits = logits.copy()
+    logits[list(bias)] += np.array(list(bias.values()), np.float32)
+    return logits
+
 
 def penalise(logits: Logits, token_ids: list[int], penalty: float) -> Logits:
     """Divide the positive and multiply the negative logits of the given tokens by `penalty` (arXiv 1909.05858)."""
@@ -85,6 +211,27 @@ def penalise(logits: Logits, token_ids: list[int], penalty: float) -> Logits:
     chosen = logits[token_ids]
     logits[token_ids] = np.where(chosen > 0, chosen / penalty, chosen * penalty)
     return logits
+
+
+def penalise_answer(logits: Logits, counts: Mapping[int, int], presence: float, frequency: float) -> Logits:
+    """Subtract `count * frequency + presence` from the logits of tokens that the answer has.
+
+    That is OpenAI's definition (API documentation, "Frequency and presence penalties": mu[j] -> mu[j] - c[j] *
+    alpha_frequency - float(c[j] > 0) * alpha_presence), where c counts the tokens sampled before this one.
+    """
+    return add_bias(logits, {token: -(count * frequency + presence) for token, count in counts.items()})
+
+
+def forbid(logits: Logits, token_ids: Iterable[int]) -> Logits:
+    """The logits of these tokens become -inf."""
+    logits = logits.copy()
+    logits[list(token_ids)] = -np.inf
+    return logits
+
+
+def ends_of_runs(runs: Iterable[Sequence[int]], ids: Sequence[int]) -> set[int]:
+    """The last tokens of those runs of which all other tokens stand at the end of `ids`."""
+    return {run[-1] for run in runs if len(run) == 1 or tuple(ids[1 - len(run) :]) == tuple(run[:-1])}
 
 
 def keep_top_k(logits: Logits, k: int) -> Logits:
@@ -119,3 +266,28 @@ def softmax(logits: Logits) -> Logits:
     """Probabilities [vocab_size]."""
     exponentials = np.exp(logits - logits.max())
     return exponentials / exponentials.sum()
+
+
+def _is_real(value: Any, least: float, most: float) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(least <= value <= most)
+
+
+def _is_whole(value: Any, most: int | None = LARGEST) -> bool:
+    whole = isinstance(value, Integral) and not isinstance(value, bool) and value >= 0
+    return bool(whole and (most is None or value <= most))
+
+
+def _are_ids(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) <= MOST_IDS and all(map(_is_whole, value))
+
+
+def _are_runs(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) <= MOST_IDS and all(run and _are_ids(run) for run in value)
+
+
+def _is_bias(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and len(value) <= MOST_IDS
+        and all(_is_whole(token) and _is_real(bias, -100, 100) for token, bias in value.items())
+    )

@@ -17,8 +17,8 @@ from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 
-from smolvlm_edge.bundle.config import read_json
 from smolvlm_edge.bundle.formats import CHECKPOINT, INDEX_FILE, SINGLE_FILE, WEIGHTS, Kind
+from smolvlm_edge.bundle.reading import read_json
 from smolvlm_edge.errors import IntegrityError, ModelNotFoundError
 from smolvlm_edge.store.lockfile import LockedModel, locked_at, locked_models
 from smolvlm_edge.store.verified import check_file
