@@ -84,7 +84,12 @@ class Answering:
         deadline, last = time.monotonic() + self._seconds, None
         try:
             async with places, self._residents.use(resident) as model:
-                options = {**question.options, **_progress(events), "timeout": _left(deadline, self._seconds)}
+                options = {
+                    **question.options,
+                    **_progress(events),
+                    "timeout": _left(deadline, self._seconds),
+                    "allow_paths": False,
+                }
                 stream = model.astream(question.images, question.prompt, messages=question.messages, **options)  # type: ignore[arg-type]
                 async with aclosing(stream) as chunks:
                     async for chunk in chunks:

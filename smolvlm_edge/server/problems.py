@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from smolvlm_edge.errors import SmolEdgeError
+from smolvlm_edge.errors import ContextError, SmolEdgeError
 
 logger = logging.getLogger(__name__)
 
@@ -73,19 +73,30 @@ def problem_of(error: Exception) -> HttpError:
     match error:
         case HttpError():
             return error
-        case msgspec.ValidationError():
-            text = str(error)
-            place = PLACE.search(text)
-            return HttpError(PLACE.sub("", text), param=place and place["place"])
-        case msgspec.DecodeError() | UnicodeDecodeError() | RecursionError():
-            return HttpError(f"the body is no JSON that can be read: {error}")
         case SmolEdgeError():
-            headers = {"Retry-After": str(RETRY_AFTER_S)} if error.status in (429, 503) else None
-            return HttpError(" ".join(str(error).split()), error.status, headers=headers)
+            return _known(error)
         case HTTPException():
             return HttpError(error.detail, error.status_code, headers=error.headers)
+        case msgspec.MsgspecError() | UnicodeDecodeError() | RecursionError():
+            return _unreadable(error)
     logger.error("a request failed", exc_info=error)
     return HttpError("the server failed on this request; its log says why", 500)
+
+
+def _known(error: SmolEdgeError) -> HttpError:
+    message = " ".join(str(error).split())
+    if isinstance(error, ContextError):
+        return HttpError(message, error.status, param="messages", code="context_length_exceeded")
+    return busy(message, error.status) if error.status in (429, 503) else HttpError(message, error.status)
+
+
+def _unreadable(error: Exception) -> HttpError:
+    """A body that is no JSON, or not of the form that it must have."""
+    text = str(error)
+    if not isinstance(error, msgspec.ValidationError):
+        return HttpError(f"the body is no JSON that can be read: {text}")
+    place = PLACE.search(text)
+    return HttpError(PLACE.sub("", text), param=place and place["place"])
 
 
 def body_of(problem: HttpError) -> bytes:

@@ -9,7 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-from smolvlm_edge.conversation.messages import RawMessage, as_source
+from smolvlm_edge.conversation.messages import RawMessage
+from smolvlm_edge.conversation.sources import as_source
 from smolvlm_edge.errors import ImageError
 from smolvlm_edge.pictures.images import MAX_FILE_BYTES, known_formats
 from smolvlm_edge.pictures.video import Video
