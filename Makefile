@@ -1,11 +1,14 @@
 # What a developer needs; `make` alone runs what CI runs.
-.PHONY: check test parity aarch64 optimum packaging screenshot lint types fix clean stand-in
+.PHONY: check test stress parity integrations aarch64 optimum packaging screenshot lint types fix clean stand-in
 PYTHON ?= .venv/bin/python
 
 check: lint types test
 
 test:  ## everything that needs no reference implementation
 	$(PYTHON) -m pytest
+
+stress:  ## hostile hubs, many processes at once, hundreds of openings: minutes
+	$(PYTHON) -m pytest -m stress -s
 
 parity:  ## against transformers; needs the [parity] extra
 	$(PYTHON) -m pytest -m parity
@@ -18,6 +21,9 @@ optimum: .venv-optimum-intel  ## against optimum-cli and optimum-intel, which ha
 	$(PYTHON) -m venv $@.partial
 	$@.partial/bin/python -m pip install --quiet --requirement tests/optimum-intel.txt
 	mv $@.partial $@
+
+integrations:  ## other programs with smol-edge in them: llm, VLMEvalKit, Ray, Docling; environments below .environments/
+	SMOL_EDGE_ENVIRONMENTS=.environments $(PYTHON) -m pytest -m integrations -rs
 
 packaging:  ## freezes examples/desktop and looks at its window; needs the [packaging] extra, tkinter and Xvfb
 	$(PYTHON) -m pytest -m packaging -rs

@@ -7,6 +7,7 @@ from pathlib import Path
 from smolvlm_edge.bundle.config import ModelConfig
 from smolvlm_edge.errors import RequestError
 from smolvlm_edge.export.checkpoint import Weight
+from smolvlm_edge.export.targets.onnx import cached_head_dim
 from smolvlm_edge.quantize import INT4_SMALL_BLOCKS, INT8_BLOCKS, Format, Recipe
 
 PAGE = 4096
@@ -54,7 +55,7 @@ def room_for_matrices(target_bytes: int, folder: Path, model: ModelConfig) -> in
         model: Its shape.
     """
     text = model.text
-    rotary = 2 * (4 * text.max_position_embeddings * text.head_dim // 2 + PAGE)
+    rotary = 2 * (4 * text.max_position_embeddings * cached_head_dim(text.head_dim) // 2 + PAGE)
     norms = (2 * text.num_hidden_layers + 1) * (4 * text.hidden_size + PAGE)
     descriptions = DESCRIPTION_BYTES + text.num_hidden_layers * LAYER_BYTES
     present = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())

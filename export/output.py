@@ -1,11 +1,61 @@
-"""A folder that appears whole or not at all."""
+"""The frame of every export: an output that is in the way is refused, a folder appears whole or not at all."""
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
+
+from smolvlm_edge.errors import ExportError, RequestError
+
+
+def check_free(out: Path, kind: str, foreign: Callable[[Path], str | None], *, force: bool) -> None:
+    """Refuse an output that is in the way.
+
+    Args:
+        out: The folder to make, resolved: what a symbolic link points at is replaced, not the link.
+        kind: What may be replaced, for the message.
+        foreign: Says of a folder that stands there why it is something else; None if it may be replaced.
+        force: Whether it may be replaced.
+
+    Raises:
+        RequestError: `out` exists and `force` is not set, or it is something else.
+    """
+    if not os.path.lexists(out):
+        return
+    if not force:
+        raise RequestError(f"{out} exists: choose another --out, or replace it with --force")
+    reason = foreign(out) if out.is_dir() else "it is a file"
+    if reason is not None:
+        raise RequestError(f"{out} is no {kind} ({reason}), so --force does not replace it: choose another --out")
+
+
+def unknown_file(folder: Path, known: Collection[str]) -> str | None:
+    """What in a folder, at any depth, is none of the known files and would be lost with it; None if there is nothing.
+
+    Args:
+        folder: Where to look.
+        known: Paths within it, with slashes.
+    """
+    files = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir())
+    return next((f"it holds {name}" for name in files if name not in known), None)
+
+
+@contextmanager
+def written(out: Path, *, force: bool) -> Iterator[Path]:
+    """As `staged` where `out` points to, with errors in a user's words.
+
+    Raises:
+        ExportError: It cannot be written, or memory ran out.
+    """
+    try:
+        with staged(out.resolve(), force=force) as folder:
+            yield folder
+    except OSError as error:
+        raise ExportError(f"cannot write {out}: {error.strerror or error} (nothing was left behind)") from error
+    except MemoryError as error:
+        raise ExportError(f"not enough memory to export to {out} (nothing was left behind)") from error
 
 
 @contextmanager

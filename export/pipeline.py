@@ -20,7 +20,7 @@ from smolvlm_edge.export.building import Progress, build_graphs
 from smolvlm_edge.export.calibration import DecoderLayers, Sample, SampleMaker, bundled_samples, enough, folder_samples
 from smolvlm_edge.export.checkpoint import HEAD, TOKEN_TABLE, Checkpoint
 from smolvlm_edge.export.fidelity import measure_lost
-from smolvlm_edge.export.output import staged
+from smolvlm_edge.export.output import check_free, unknown_file, written
 from smolvlm_edge.export.targets import NewBuilder
 from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder
 from smolvlm_edge.graphs import available_cores
@@ -77,8 +77,7 @@ def export_checkpoint(
     check_targets(targets)
     if target_bytes is not None and (tuple(targets) != ("onnx",) or calibration is None or not recipe.is_fitted):
         raise RequestError("a target size is for int4, for the target onnx alone, and measured with a calibration set")
-    place = out.resolve()  # what a symbolic link points at is replaced, not the link
-    check_output(place, force=force)
+    check_output(out.resolve(), force=force)
     check_format(checkpoint)
     model, weights = ModelConfig.from_folder(checkpoint), Checkpoint(checkpoint)
     _check_image_size(checkpoint, model)
@@ -87,36 +86,31 @@ def export_checkpoint(
     _check_vocabulary(weights, model)
     if adapter is not None:
         model = Adapter.open(adapter).merge_into(weights, model)
-    try:
-        with staged(place, force=force) as folder:
-            _copy_tokenizer_files(checkpoint, adapter, folder, model)
-            builders = [_new_builder(target) for target in targets]
-            samples = _samples(folder, model, calibration) if recipe.rules else []
-            progress = progress or (lambda *_: None)
-            outcome = build_graphs(folder, weights, model, recipe, builders, samples, target_bytes, progress)
-            weights.check_all_used()
-            source, revision = _source(checkpoint)
-            bundle = Bundle(
-                folder,
-                source,
-                revision,
-                None if adapter is None else _adapter_entry(adapter),
-                recipe={
-                    **outcome.recipe.to_dict(),
-                    "calibration": _label(calibration if recipe.rules else None),
-                    "rescaled": outcome.rescaled,
-                    "bits": outcome.bits,
-                },
-                model=model,
-                targets=tuple(targets),
-                files={},
-                producer=f"smol-edge {version('smol-edge')}",
-            )
-            write_manifest(bundle if not recipe.rules else replace(bundle, lost=_lost(bundle, weights, progress)))
-    except OSError as error:
-        raise ExportError(f"cannot write {out}: {error.strerror or error} (nothing was left behind)") from error
-    except MemoryError as error:
-        raise ExportError(f"not enough memory to export {checkpoint} (nothing was left behind)") from error
+    with written(out, force=force) as folder:
+        _copy_tokenizer_files(checkpoint, adapter, folder, model)
+        builders = [_new_builder(target) for target in targets]
+        samples = _samples(folder, model, calibration) if recipe.rules else []
+        progress = progress or (lambda *_: None)
+        outcome = build_graphs(folder, weights, model, recipe, builders, samples, target_bytes, progress)
+        weights.check_all_used()
+        source, revision = _source(checkpoint)
+        bundle = Bundle(
+            folder,
+            source,
+            revision,
+            None if adapter is None else _adapter_entry(adapter),
+            recipe={
+                **outcome.recipe.to_dict(),
+                "calibration": _label(calibration if recipe.rules else None),
+                "rescaled": outcome.rescaled,
+                "bits": outcome.bits,
+            },
+            model=model,
+            targets=tuple(targets),
+            files={},
+            producer=f"smol-edge {version('smol-edge')}",
+        )
+        write_manifest(bundle if not recipe.rules else replace(bundle, lost=_lost(bundle, weights, progress)))
     return out
 
 
@@ -126,25 +120,15 @@ def check_output(out: Path, *, force: bool) -> None:
     Raises:
         RequestError: `out` exists and `force` is not set, or it is no bundle.
     """
-    if not os.path.lexists(out):
-        return
-    if not force:
-        raise RequestError(f"{out} exists: choose another --out, or replace it with --force")
-    foreign = _foreign_file(out)
-    if foreign is not None:
-        raise RequestError(f"{out} is no bundle ({foreign}), so --force does not replace it: choose another --out")
+    check_free(out, "bundle", _foreign_file, force=force)
 
 
 def _foreign_file(out: Path) -> str | None:
-    """What in the folder is no part of a bundle and would be lost with it; None if there is nothing."""
-    if not out.is_dir():
-        return "it is a file"
     try:
         files = read_json(out / MANIFEST).get("files") if (out / MANIFEST).is_file() else {}
     except IntegrityError:
         files = {}
-    known = {MANIFEST, *files} if isinstance(files, dict) else {MANIFEST}
-    return next((f"it holds {path.name}" for path in sorted(out.iterdir()) if path.name not in known), None)
+    return unknown_file(out, {MANIFEST, *files} if isinstance(files, dict) else {MANIFEST})
 
 
 def _check_image_size(checkpoint: Path, model: ModelConfig) -> None:

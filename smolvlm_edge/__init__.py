@@ -35,6 +35,7 @@ from smolvlm_edge.generation.logprobs import Logprobs
 from smolvlm_edge.generation.timings import Timings
 from smolvlm_edge.model import SmolVLM
 from smolvlm_edge.pictures.video import Timeline, Video
+from smolvlm_edge.store.bundles import LocalModel, local_models
 
 __all__ = [
     "Answer",
@@ -48,6 +49,7 @@ __all__ = [
     "ImageError",
     "IncompleteError",
     "IntegrityError",
+    "LocalModel",
     "Logprobs",
     "ModelNotFoundError",
     "Request",
@@ -60,4 +62,5 @@ __all__ = [
     "UnsupportedModelError",
     "Video",
     "VideoError",
+    "local_models",
 ]

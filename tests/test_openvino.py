@@ -1,5 +1,6 @@
 """What OpenVINO alone has to show; that it answers as the reference does is test_parity.py's business."""
 
+import gc
 import os
 import platform
 import shutil
@@ -110,15 +111,19 @@ def test_what_was_compiled_for_a_model_by_name_is_kept(
     outdated = named.with_name(f".{named.name}.openvino-2020.1.0")
     outdated.mkdir()
     assert answer(named) == expected
-    blobs = {blob: blob.stat().st_mtime_ns for blob in kept.iterdir()}
-    assert blobs
+    blobs = {blob: blob.stat().st_mtime_ns for blob in kept.rglob("*.blob")}
+    assert len(blobs) == 2, "of the token table and the decoder"
+    assert not [*kept.glob(".*")], "nothing private is left"
     assert not outdated.exists()
     assert answer(named) == expected
-    assert {blob: blob.stat().st_mtime_ns for blob in kept.iterdir()} == blobs, "the second time nothing is compiled"
+    assert {blob: blob.stat().st_mtime_ns for blob in kept.rglob("*.blob")} == blobs, (
+        "the second time nothing is compiled"
+    )
     for spoil in (lambda blob: blob.write_bytes(b"?" * 5000), lambda blob: os.truncate(blob, 700)):
-        for blob in kept.iterdir():
+        for blob in kept.rglob("*.blob"):
             blob.chmod(0o600)
             spoil(blob)
+        openvino.compiled_decoders = openvino._CompiledDecoders()  # as in a new process
         assert answer(named) == expected
     monkeypatch.setenv("SMOL_EDGE_HOME", str(home.rename(tmp_path / "moved")))
     assert answer(tmp_path / "moved" / "bundles" / named.name) == expected
@@ -159,3 +164,43 @@ def test_an_input_that_the_graph_does_not_take(bundle: Path) -> None:
     with pytest.raises(EngineError, match=r"openvino .* failed: ") as caught:
         graph(np.zeros((1, 2, 3), np.float32))
     assert "\n" not in str(caught.value)
+
+
+def test_a_decoder_that_is_opened_again_is_not_compiled_again(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO never frees all of one; its cache is a new one, so that nothing of the last prompt is known."""
+    inputs_embeds = np.random.default_rng(0).standard_normal((5, 64), np.float32)
+    monkeypatch.setattr(openvino, "compiled_decoders", openvino._CompiledDecoders())
+    decoder = OpenVinoEngine(threads=1).decoder(bundle / "decoder.xml")
+    expected = decoder(inputs_embeds)
+    decoder(inputs_embeds)
+    decoder.close()
+    compiled = []
+    monkeypatch.setattr(OpenVinoEngine, "_compile", lambda *arguments: compiled.append(arguments))
+    again = OpenVinoEngine(threads=1).decoder(bundle / "decoder.xml")
+    assert (again.length, compiled) == (0, [])
+    np.testing.assert_array_equal(again(inputs_embeds), expected)
+    with pytest.raises(AttributeError):  # the only one is in use
+        OpenVinoEngine(threads=1).decoder(bundle / "decoder.xml")
+    with pytest.raises(AttributeError):  # another way to compile it
+        OpenVinoEngine(threads=2).decoder(bundle / "decoder.xml")
+    assert len(compiled) == 2
+
+
+def test_no_more_than_two_decoders_are_kept_and_one_that_was_forgotten_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = openvino._CompiledDecoders()
+    decoders = [openvino.CompiledDecoder(object(), 1, key) for key in "abc"]
+    for each in decoders:
+        kept.keep(each)
+    assert kept.take("a") is None
+    assert kept.take("b") is decoders[1]
+    assert kept.take("b") is None
+    kept.keep(openvino.CompiledDecoder(object(), 1, "of the parent", process=os.getpid() + 1))
+    assert kept.take("of the parent") is None
+
+
+def test_a_decoder_that_nobody_closed_is_kept_too(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino, "compiled_decoders", kept := openvino._CompiledDecoders())
+    decoder = OpenVinoEngine(threads=1).decoder(bundle / "decoder.xml")
+    del decoder
+    gc.collect()
+    assert len(kept._idle) == 1

@@ -86,7 +86,7 @@ def test_what_does_not_go_with_the_layout(tiny_checkpoints: dict[str, Path], tmp
 def test_a_failure_leaves_what_was_there(layout: Path, tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
     """Nothing, or the folder that was to be replaced."""
     patch = """
-import smolvlm_edge.export.layouts.optimum as layout
+import smolvlm_edge.export.layouts.layout as layout
 def full(*_): raise OSError(28, "No space left on device")
 layout.shutil.copyfile = full
 """

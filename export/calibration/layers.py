@@ -16,7 +16,7 @@ from smolvlm_edge.bundle.config import ModelConfig
 from smolvlm_edge.export.architecture.decoder import decoder_layer, language_head
 from smolvlm_edge.export.architecture.vision_encoder import patch_embeddings, vision_layer
 from smolvlm_edge.export.checkpoint import Checkpoint, Weight
-from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder
+from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder, cached_head_dim
 from smolvlm_edge.quantize import RECIPES, Floats
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class DecoderLayers(Layers):
 
     def _inputs(self, index: int, sequence: Floats) -> dict[str, np.ndarray]:
         text, length = self.config.text, len(sequence)
-        past = np.zeros((1, text.num_key_value_heads, 0, text.head_dim), np.float32)
+        past = np.zeros((1, text.num_key_value_heads, 0, cached_head_dim(text.head_dim)), np.float32)
         return {
             "inputs_embeds": sequence[None],
             "logits_to_keep": np.array([length], np.int64),

@@ -9,83 +9,22 @@ It would pass `patch_position_ids` and `patch_attention_mask` to the first graph
 are off by one with transformers 4.55 and later. This graph counts its patches itself, so they are right.
 """
 
-import os
-import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from smolvlm_edge.bundle import TOKENIZER_FILES, Bundle
-from smolvlm_edge.errors import ExportError, RequestError
-from smolvlm_edge.export.building import Progress
-from smolvlm_edge.export.output import staged
-from smolvlm_edge.export.pipeline import check_targets, export_checkpoint
-from smolvlm_edge.quantize import RECIPES, Recipe
+from smolvlm_edge.bundle import Bundle
+from smolvlm_edge.errors import ExportError
+from smolvlm_edge.export.layouts.layout import Layout
 
 PARTS = ("vision_embeddings", "text_embeddings", "language")
 FILES = tuple(f"openvino_{part}_model{suffix}" for part in PARTS for suffix in (".xml", ".bin"))
 MASKED = np.finfo(np.float32).min
 
 
-def export_for_optimum(
-    checkpoint: Path,
-    out: Path,
-    recipe: Recipe = RECIPES["int4"],
-    *,
-    adapter: Path | None = None,
-    calibration: Path | Literal["bundled"] | None = "bundled",
-    target_bytes: int | None = None,
-    force: bool = False,
-    progress: Progress | None = None,
-) -> Path:
-    """Turn a Hugging Face folder into one that optimum-intel answers from.
-
-    A bundle for OpenVINO is made on the way, in a hidden folder beside the output. Arguments and errors as in
-    `export_checkpoint`, but that `force` replaces a folder of this layout.
-
-    Returns:
-        `out`.
-    """
-    check_targets(["openvino"])
-    place = out.resolve()
-    check_optimum_output(place, force=force)
-    try:
-        with staged(place, force=force) as folder, TemporaryDirectory(dir=folder) as scratch:
-            bundle = export_checkpoint(
-                checkpoint,
-                Path(scratch) / "bundle",
-                recipe,
-                targets=["openvino"],
-                adapter=adapter,
-                calibration=calibration,
-                target_bytes=target_bytes,
-                progress=progress,
-            )
-            arrange(Bundle.open(bundle), folder)
-    except OSError as error:
-        raise ExportError(f"cannot write {out}: {error.strerror or error} (nothing was left behind)") from error
-    return out
-
-
-def check_optimum_output(out: Path, *, force: bool) -> None:
-    """Refuse an output that is in the way.
-
-    Raises:
-        RequestError: `out` exists and `force` is not set, or it holds something else.
-    """
-    if not os.path.lexists(out):
-        return
-    if not force:
-        raise RequestError(f"{out} exists: choose another --out, or replace it with --force")
-    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if not {*FILES} <= names <= {*FILES, *TOKENIZER_FILES}:
-        raise RequestError(f"{out} is no folder of this layout, so --force does not replace it: choose another --out")
-
-
 def arrange(bundle: Bundle, folder: Path) -> None:
-    """Write a bundle's OpenVINO graphs and its tokenizer and processor files the way optimum-intel reads them."""
+    """Write a bundle's OpenVINO graphs the way optimum-intel reads them."""
     from smolvlm_edge.graphs.openvino import ov  # noqa: PLC0415 - an extra
 
     core = ov.Core()
@@ -105,9 +44,9 @@ def arrange(bundle: Bundle, folder: Path) -> None:
             ov.serialize(model, xml, weights)
         except RuntimeError as error:
             raise ExportError(f"openvino cannot write {xml}: {error}") from error
-    for name in TOKENIZER_FILES:
-        if (bundle.folder / name).is_file():
-            shutil.copyfile(bundle.folder / name, folder / name)
+
+
+OPTIMUM = Layout("optimum-intel's OVModelForVisualCausalLM", "openvino", FILES, arrange)
 
 
 def _joined(ov: Any, first: Any, second: Any) -> Any:

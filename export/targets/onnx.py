@@ -19,7 +19,7 @@ from smolvlm_edge.errors import ExportError
 from smolvlm_edge.export.checkpoint import Weight
 from smolvlm_edge.export.rounding import Rounding, round_to_nearest
 from smolvlm_edge.export.targets import input_grid
-from smolvlm_edge.export.targets.rotary import rotary_angles
+from smolvlm_edge.export.targets.rotary import rotary_tables
 from smolvlm_edge.quantize import BlockQuantized, Format, Recipe, round_rows
 from smolvlm_edge.quantize.packing import PackedBlocks, pack_gather_block_quantized, pack_matmul_nbits
 
@@ -30,6 +30,11 @@ FLOAT = int(ir.DataType.FLOAT)
 INLINE_BYTES = 1024  # smaller tensors stand in the graph file itself
 ALIGNMENT = 4096  # a tensor that starts on a page can be mapped as it lies
 INT8_ACTIVATIONS = 4  # accuracy_level; without it 8-bit MatMulNBits has no packed kernel and is 40 times slower
+
+
+def cached_head_dim(head_dim: int) -> int:
+    """Values that the cache holds of every head: GroupQueryAttention rotates multiples of sixteen only."""
+    return -(-head_dim // 16) * 16
 
 
 class OnnxGraphBuilder:
@@ -264,16 +269,20 @@ class OnnxGraphBuilder:
         self._text = config
         self._seqlens_k = self.input("seqlens_k", "int32", ["batch"])
         self._total_sequence_length = self.input("total_sequence_length", "int32", [])
-        angles = rotary_angles(config)
-        self._cos = self._weight("rotary.cos", np.cos(angles))
-        self._sin = self._weight("rotary.sin", np.sin(angles))
+        missing = (cached_head_dim(config.head_dim) - config.head_dim) // 2
+        cos, sin = (np.pad(table, ((0, 0), (0, missing))) if missing else table for table in rotary_tables(config))
+        self._cos, self._sin = self._weight("rotary.cos", cos), self._weight("rotary.sin", sin)
 
     def cached_attention(self, name: str, qkv: ir.Value, layer: int) -> ir.Value:
         assert self._text is not None, "begin_cache() comes first"
-        text = self._text
-        past_shape: list[int | str] = ["batch", text.num_key_value_heads, "past_sequence_length", text.head_dim]
-        present_shape: list[int | str] = ["batch", text.num_key_value_heads, "present_sequence_length", text.head_dim]
+        text, size = self._text, cached_head_dim(self._text.head_dim)
+        past_shape: list[int | str] = ["batch", text.num_key_value_heads, "past_sequence_length", size]
+        present_shape: list[int | str] = ["batch", text.num_key_value_heads, "present_sequence_length", size]
         past = [self.input(f"past_key_values.{layer}.{part}", "float32", past_shape) for part in ("key", "value")]
+        scale = {}
+        if size > text.head_dim:
+            heads = text.num_attention_heads + 2 * text.num_key_value_heads
+            qkv, scale = self._widen_heads(name, qkv, heads, text.head_dim), {"scale": text.head_dim**-0.5}
         attended, *present = self._node_with_outputs(
             name,
             "GroupQueryAttention",
@@ -282,10 +291,26 @@ class OnnxGraphBuilder:
             num_heads=text.num_attention_heads,
             kv_num_heads=text.num_key_value_heads,
             do_rotary=1,
+            **scale,
         )
         for part, value in zip(("key", "value"), present, strict=True):
             self.output(f"present.{layer}.{part}", value, "float32", present_shape)
-        return attended
+        return attended if not scale else self._narrow_heads(name, attended, text.num_attention_heads, text.head_dim)
+
+    def _widen_heads(self, name: str, x: ir.Value, heads: int, head_dim: int) -> ir.Value:
+        """Both halves of every head filled up with zeros, which rotate to zeros and add nothing to a product."""
+        size = cached_head_dim(head_dim)
+        halves = self._reshape(f"{name}/wide", x, [0, 0, heads, 2, head_dim // 2])
+        pads = self._constant(f"pads_{size - head_dim}", [0, (size - head_dim) // 2])
+        halves = self._node(f"{name}/wide", "Pad", [halves, pads, None, self._constant("last_axis", [-1])])
+        return self._reshape(f"{name}/widened", halves, [0, 0, heads * size])
+
+    def _narrow_heads(self, name: str, x: ir.Value, heads: int, head_dim: int) -> ir.Value:
+        """The reverse of `_widen_heads`."""
+        halves = self._reshape(f"{name}/narrow", x, [0, 0, heads, 2, cached_head_dim(head_dim) // 2])
+        start, end = self._constant("zero", [0]), self._constant(f"half_{head_dim}", [head_dim // 2])
+        halves = self._node(f"{name}/narrow", "Slice", [halves, start, end, self._constant("last_axis", [-1])])
+        return self._reshape(f"{name}/narrowed", halves, [0, 0, heads * head_dim])
 
     # -- shapes -------------------------------------------------------------------------------------
 

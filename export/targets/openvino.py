@@ -19,7 +19,7 @@ from smolvlm_edge.errors import ExportError
 from smolvlm_edge.export.checkpoint import Weight
 from smolvlm_edge.export.rounding import Rounding
 from smolvlm_edge.export.targets import input_grid
-from smolvlm_edge.export.targets.rotary import rotary_angles
+from smolvlm_edge.export.targets.rotary import rotary_tables
 from smolvlm_edge.graphs.openvino import ov
 from smolvlm_edge.quantize import Format, Recipe, round_rows
 from smolvlm_edge.quantize.packing import pack_openvino
@@ -197,7 +197,8 @@ class OpenVinoGraphBuilder:
         self._text = config
         positions = self.input("position_ids", "int64", ("batch", "sequence"))
         self._beam_idx = self.input("beam_idx", "int32", ("batch",))
-        self._cos, self._sin = (self._rotary_table(name, positions, config) for name in ("cos", "sin"))
+        cos, sin = rotary_tables(config)
+        self._cos, self._sin = (self._rotary(name, positions, table) for name, table in (("cos", cos), ("sin", sin)))
         self._mask = self._causal_mask(positions)
         batch = ops.gather(ops.shape_of(positions), [0], 0)
         nothing = ops.concat([batch, np.array([config.num_key_value_heads, 0, config.head_dim])], 0)
@@ -229,10 +230,9 @@ class OpenVinoGraphBuilder:
         self._assigns.append(self._named(name, ov.op.assign(present, variable)))
         return present
 
-    def _rotary_table(self, name: str, positions: Node, config: TextConfig) -> Node:
+    def _rotary(self, name: str, positions: Node, table: npt.NDArray[np.float32]) -> Node:
         """Cosines or sines of the new tokens' angles [batch, 1, sequence, head_dim]."""
-        table = self._weight(f"rotary.{name}", {"cos": np.cos, "sin": np.sin}[name](rotary_angles(config)))
-        half = ops.unsqueeze(ops.gather(table, positions, 0), [1])
+        half = ops.unsqueeze(ops.gather(self._weight(f"rotary.{name}", table), positions, 0), [1])
         return self._named(f"rotary.{name}", ops.concat([half, half], -1))
 
     def _causal_mask(self, positions: Node) -> Node:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from smolvlm_edge.bundle.generation_config import GenerationConfig
-from smolvlm_edge.bundle.reading import Section
+from smolvlm_edge.bundle.reading import LARGEST, Section
+from smolvlm_edge.bundle.rope_config import RopeScaling, read_rope
 from smolvlm_edge.errors import IntegrityError, UnsupportedModelError
 
 MODEL_TYPES = ("idefics3", "smolvlm")
@@ -68,6 +69,7 @@ class TextConfig:
     max_position_embeddings: int
     rms_norm_eps: float
     rope_theta: float
+    rope_scaling: RopeScaling | None = None
 
     def check(self, place: str) -> None:
         """Refuse sizes that contradict each other, or that no model of this kind has."""
@@ -294,6 +296,8 @@ def _text_config(section: Section) -> TextConfig:
     section.refuse("hidden_act", "silu")
     for switch in ("attention_bias", "mlp_bias", "qk_layer_norms", "use_resampler", "rope_interleaved"):
         section.refuse(switch)
+    _refuse_windows(section)
+    rope_theta, rope_scaling = read_rope(section)
     heads, hidden_size = section.integer("num_attention_heads"), section.integer("hidden_size")
     return TextConfig(
         hidden_size=hidden_size,
@@ -305,25 +309,26 @@ def _text_config(section: Section) -> TextConfig:
         vocab_size=section.integer("vocab_size"),
         max_position_embeddings=section.integer("max_position_embeddings"),
         rms_norm_eps=section.number("rms_norm_eps"),
-        rope_theta=_rope_theta(section),
+        rope_theta=rope_theta,
+        rope_scaling=rope_scaling,
     )
 
 
-def _rope_theta(section: Section) -> float:
-    """The rotary base, in the older spelling (`rope_theta`) or the one of transformers 5 (`rope_parameters`)."""
-    for key in ("rope_parameters", "rope_scaling"):
-        rope = section.values.get(key)
-        if isinstance(rope, dict):
-            Section(rope, f"{section.place}: {key}").refuse("rope_type", "default")
-            Section(rope, f"{section.place}: {key}").refuse("type", "default")
-            if "rope_theta" in rope:
-                return Section(rope, f"{section.place}: {key}").number("rope_theta")
-    return section.number("rope_theta")
+def _refuse_windows(section: Section) -> None:
+    """Attention to a part of the context only: transformers' Llama does it by what its cache keeps."""
+    for key in ("sliding_window", "attention_chunk_size"):
+        if section.integer(key, LARGEST) < section.integer("max_position_embeddings"):
+            raise UnsupportedModelError(
+                f"{section.place}: {key}={section.shown(key)} is not supported: smol-edge attends to the whole context"
+            )
+    for kind in section.texts("layer_types"):
+        if kind != "full_attention":
+            raise UnsupportedModelError(f"{section.place}: layer_types with {kind[:40]!r} are not supported")
 
 
 def _require_positive(place: str, config: VisionConfig | TextConfig) -> None:
     for key, value in asdict(config).items():
-        if not value > 0:
+        if isinstance(value, int | float) and not value > 0:
             raise IntegrityError(f"{place}: {key} must be positive, not {value!r}")
 
 

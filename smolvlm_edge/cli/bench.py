@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from smolvlm_edge.bundle import Bundle, Wanted
-from smolvlm_edge.cli.options import OfflineOption, QuantOption, ThreadsOption, YesOption, complete_model, find_bundle
+from smolvlm_edge.cli.groups import MakingOptions, grouped
+from smolvlm_edge.cli.options import ThreadsOption, complete_model
 from smolvlm_edge.demo.scenes import draw, scenes
 from smolvlm_edge.diagnosis.measuring import Run, answer_command, answer_seconds, cell, fastest, medians, take_turns
 from smolvlm_edge.errors import RequestError
@@ -25,6 +26,7 @@ from smolvlm_edge.store.measured import remember
 PROMPT = "Describe this image."
 
 
+@grouped
 def bench(
     model: Annotated[
         str | None,
@@ -32,9 +34,8 @@ def bench(
             help="A bundle's folder, or a name.", show_default="the demonstration model", autocompletion=complete_model
         ),
     ] = None,
-    quant: QuantOption = "int4",
-    offline: OfflineOption = False,
-    yes: YesOption = False,
+    *,
+    making: MakingOptions,
     picture: Annotated[Path | None, typer.Option(help="What is asked about.", show_default="a drawn scene")] = None,
     tokens: Annotated[int, typer.Option(min=2, help="Longest answer.")] = 64,
     runs: Annotated[int, typer.Option(min=1, help="Of every engine; medians are shown.")] = 3,
@@ -54,7 +55,7 @@ def bench(
     if picture is not None:
         check_image(picture)
     targets = tuple(TARGETS[engine] for engine in installed())
-    bundle = Bundle.open(find_bundle(model, quant, Wanted(targets, targets), offline=offline, yes=yes))
+    bundle = Bundle.open(making.find(model, Wanted(targets, targets)))
     engines = combinations(bundle)
     if store and len(engines) == 1:
         raise RequestError(f"there is nothing to choose from: {_why_alone(bundle)}")

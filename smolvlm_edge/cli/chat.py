@@ -1,44 +1,26 @@
 """`smol-edge chat`."""
 
-import sys
 from typing import Annotated
 
 import typer
 
-from smolvlm_edge.cli.options import (
-    DEMO_NOTE,
-    DetailOption,
-    EngineOption,
-    MemoryOption,
-    ModelOption,
-    OfflineOption,
-    QuantOption,
-    ThreadsOption,
-    YesOption,
-    find_model,
-)
+from smolvlm_edge.cli.groups import ModelOptions, SamplingOptions, grouped
+from smolvlm_edge.cli.options import DetailOption, MemoryOption
 from smolvlm_edge.cli.session import Session
 from smolvlm_edge.conversation.messages import Source
 from smolvlm_edge.conversation.request import check_request
-from smolvlm_edge.generation.answer import DEFAULT_MAX_TOKENS, GenerateOptions
-from smolvlm_edge.graphs.engines import AUTO
-from smolvlm_edge.model import SmolVLM
+from smolvlm_edge.generation.answer import GenerateOptions
 
 
+@grouped
 def chat(
     images: Annotated[
         list[str] | None, typer.Argument(show_default=False, help="Pictures and videos to begin with.")
     ] = None,
-    model: ModelOption = None,
-    quant: QuantOption = "int4",
-    offline: OfflineOption = False,
-    yes: YesOption = False,
+    *,
+    named: ModelOptions,
     system: Annotated[str | None, typer.Option(help="What the model is told before everything else.")] = None,
-    max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = DEFAULT_MAX_TOKENS,
-    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.0,
-    seed: Annotated[int | None, typer.Option(help="Makes sampled answers repeatable.")] = None,
-    engine: EngineOption = AUTO,
-    threads: ThreadsOption = None,
+    sampling: SamplingOptions,
     memory: MemoryOption = "balanced",
     detail: DetailOption = "high",
 ) -> None:
@@ -47,16 +29,9 @@ def chat(
     Example: smol-edge chat examples/shapes.png
     Example: smol-edge chat --model smolvlm-256m --system "Answer in one sentence."
     """
-    options: GenerateOptions = {
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "seed": seed,
-        "detail": detail,
-    }
+    options: GenerateOptions = {**sampling.to_generate(), "detail": detail}
     pictures: list[Source] = list(images or [])
     check_request(pictures, "describe", options)
-    if model is None:
-        print(DEMO_NOTE, file=sys.stderr)
-    folder = find_model(model, quant, engine, offline=offline, yes=yes)
-    with SmolVLM.load(folder, engine=engine, threads=threads, memory=memory) as vlm:
+    named.tell()
+    with named.load(named.find(), memory) as vlm:
         Session(vlm.chat(system, **options), pictures).run()

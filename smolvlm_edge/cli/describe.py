@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,26 +14,14 @@ import typer
 from rich.progress import Progress
 
 from smolvlm_edge.bundle import MANIFEST, Bundle, sha256
-from smolvlm_edge.cli.options import (
-    DEMO_NOTE,
-    DetailOption,
-    EngineOption,
-    LongestEdgeOption,
-    ModelOption,
-    OfflineOption,
-    QuantOption,
-    ThreadsOption,
-    YesOption,
-    counting_bar,
-    find_model,
-)
+from smolvlm_edge.cli.groups import ModelOptions, grouped
+from smolvlm_edge.cli.options import DetailOption, LongestEdgeOption, MaxTokensOption, counting_bar
 from smolvlm_edge.cli.pictures import find_pictures
 from smolvlm_edge.conversation.request import Request, check_request
 from smolvlm_edge.errors import PartialError
 from smolvlm_edge.generation.answer import DEFAULT_MAX_TOKENS, Answer, GenerateOptions
 from smolvlm_edge.generation.timings import peak_rss_bytes
 from smolvlm_edge.graphs.choice import choose_engines
-from smolvlm_edge.graphs.engines import AUTO
 from smolvlm_edge.model import SmolVLM
 from smolvlm_edge.records import Line, Records, check_place, open_records
 
@@ -40,6 +29,7 @@ MARK = "smol-edge describe"
 """Tells a file of captions from any other; its value is the version of the format."""
 
 
+@grouped
 def describe(
     pictures: Annotated[
         list[str], typer.Argument(show_default=False, help="Pictures, folders (all that is in them), or patterns.")
@@ -48,13 +38,9 @@ def describe(
         Path, typer.Option(show_default=False, help="JSON lines to write the answers to, and to continue from.")
     ],
     prompt: Annotated[str, typer.Option(help="What to do with every picture.")] = "Describe this image.",
-    model: ModelOption = None,
-    quant: QuantOption = "int4",
-    offline: OfflineOption = False,
-    yes: YesOption = False,
-    max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = DEFAULT_MAX_TOKENS,
-    engine: EngineOption = AUTO,
-    threads: ThreadsOption = None,
+    *,
+    named: ModelOptions,
+    max_tokens: MaxTokensOption = DEFAULT_MAX_TOKENS,
     detail: DetailOption = "high",
     longest_edge: LongestEdgeOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as one JSON object.")] = False,
@@ -75,16 +61,15 @@ def describe(
     check_request([], prompt, options)
     check_place(out, "--out")
     wanted = {_name(path, out): path for path in find_pictures(pictures)}
-    if model is None:
-        print(DEMO_NOTE, file=sys.stderr)
-    folder = find_model(model, quant, engine, offline=offline, yes=yes)
+    named.tell()
+    folder = named.find()
     bundle = Bundle.open(folder)
-    engine = str(choose_engines(bundle, engine, threads))
+    named = replace(named, engine=str(choose_engines(bundle, named.engine, named.threads)))
     begin = {
         MARK: 1,
         "model": bundle.source,
         "quant": bundle.recipe["name"],
-        "engine": engine,
+        "engine": named.engine,
         "bundle": sha256(folder / MANIFEST),
         "prompt": prompt,
         **options,
@@ -96,7 +81,7 @@ def describe(
         known = {line["file"] for line in kept.lines}
         missing = {name: path for name, path in wanted.items() if name not in known}
         if missing:
-            with SmolVLM.load(folder, engine=engine, threads=threads) as vlm, counting_bar("picture") as bar:
+            with named.load(folder) as vlm, counting_bar("picture") as bar:
                 bar.add_task("", total=len(wanted), completed=len(wanted) - len(missing))
                 failed = _describe_all(vlm, missing, prompt, options, kept, bar)
     counts = {"described": len(missing) - failed, "failed": failed, "before": len(wanted) - len(missing)}

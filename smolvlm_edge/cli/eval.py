@@ -1,6 +1,7 @@
 """`smol-edge eval`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -8,18 +9,8 @@ import typer
 from rich.console import Console
 
 from smolvlm_edge.bundle import MANIFEST, Bundle, sha256
-from smolvlm_edge.cli.options import (
-    DetailOption,
-    EngineOption,
-    MemoryOption,
-    ModelOption,
-    OfflineOption,
-    QuantOption,
-    ThreadsOption,
-    YesOption,
-    counting_bar,
-    find_model,
-)
+from smolvlm_edge.cli.groups import ModelOptions, grouped
+from smolvlm_edge.cli.options import DetailOption, MemoryOption, counting_bar
 from smolvlm_edge.errors import RequestError
 from smolvlm_edge.evaluation import ask_all
 from smolvlm_edge.evaluation.drawn import DEFAULT_COUNT, DEFAULT_SEED, drawn_questions
@@ -28,19 +19,16 @@ from smolvlm_edge.evaluation.results import header, open_results
 from smolvlm_edge.evaluation.tsv import file_questions
 from smolvlm_edge.generation.timings import peak_rss_bytes
 from smolvlm_edge.graphs.choice import choose_engines
-from smolvlm_edge.graphs.engines import AUTO
-from smolvlm_edge.model import SmolVLM
 from smolvlm_edge.store import DEMO
 
 
+@grouped
 def evaluate(
     questions: Annotated[
         Path | None, typer.Argument(help="VLMEvalKit TSV.", show_default="drawn scenes with questions")
     ] = None,
-    model: ModelOption = None,
-    quant: QuantOption = "int4",
-    offline: OfflineOption = False,
-    yes: YesOption = False,
+    *,
+    named: ModelOptions,
     metric: Annotated[
         Metric | None, typer.Option(help="How replies to the file are scored.", show_default="what fits its rows")
     ] = None,
@@ -50,8 +38,6 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(help="Which scenes are drawn.", show_default=str(DEFAULT_SEED))] = None,
     results: Annotated[Path | None, typer.Option(help="JSON lines to keep replies in, and to continue from.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply.")] = 128,
-    engine: EngineOption = AUTO,
-    threads: ThreadsOption = None,
     memory: MemoryOption = "balanced",
     detail: DetailOption = "high",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -69,20 +55,20 @@ def evaluate(
         if seed is not None:
             raise RequestError("--seed goes with drawn scenes: a file's questions are asked in its own order")
         asked = file_questions(questions, metric, limit, detail)
-    folder = find_model(model, quant, engine, offline=offline, yes=yes)
+    folder = named.find()
     bundle = Bundle.open(folder)
-    engine = str(choose_engines(bundle, engine, threads))
-    begin = header(sha256(folder / MANIFEST), engine, asked.fingerprint, metric or "default", detail, max_tokens)
+    named = replace(named, engine=str(choose_engines(bundle, named.engine, named.threads)))
+    begin = header(sha256(folder / MANIFEST), named.engine, asked.fingerprint, metric or "default", detail, max_tokens)
     with (
         open_results(results, begin) as kept,
-        SmolVLM.load(folder, engine=engine, threads=threads, memory=memory) as vlm,
+        named.load(folder, memory) as vlm,
         counting_bar("question") as progress,
     ):
         task = progress.add_task("", total=asked.count)
         report = ask_all(vlm, asked, kept, max_tokens, on_answer=lambda: progress.advance(task))
     if as_json:
-        name = DEMO if model in {None, DEMO} else folder.resolve().name
-        about = {"name": name, "quant": bundle.recipe["name"], "engine": engine}
+        name = DEMO if named.model in {None, DEMO} else folder.resolve().name
+        about = {"name": name, "quant": bundle.recipe["name"], "engine": named.engine}
         print(json.dumps({"model": about, **report.to_dict(), "peak_rss_bytes": peak_rss_bytes()}, ensure_ascii=False))
     else:
         Console(highlight=False, soft_wrap=True).print(report.table())

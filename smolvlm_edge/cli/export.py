@@ -85,19 +85,20 @@ def export(
             check_targets,
             export_checkpoint,
         )
-        from smolvlm_edge.export.layouts.optimum import check_optimum_output, export_for_optimum  # noqa: PLC0415
+        from smolvlm_edge.export.layouts import LAYOUTS, check_layout_output, export_as  # noqa: PLC0415
         from smolvlm_edge.quality import TextFidelity  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ExportError(f"exporting needs {error.name}: pip install 'smol-edge[export]'") from error
     source, tuned = resolve(checkpoint), resolve(adapter) if adapter else None
     chosen, calibration = _recipe(quant, vision, recipe, calibrate)
     out = out or Path(f"{_short_name(tuned or source)}-{chosen.name}")
-    if layout == "optimum" and target not in {None, "openvino"}:
-        raise RequestError(f"--layout optimum is for OpenVINO, so it does not go with --target {target}")
-    default: Targets = "openvino" if layout == "optimum" else "onnx"
+    arrangement = LAYOUTS.get(layout)
+    if arrangement and target not in {None, arrangement.target}:
+        raise RequestError(f"--layout {layout} takes graphs for {arrangement.target}: leave out --target {target}")
+    default: Target = arrangement.target if arrangement else "onnx"
     targets = get_args(Target) if target == "both" else (target or default,)
     check_targets(targets)
-    check = check_optimum_output if layout == "optimum" else check_output
+    check = partial(check_layout_output, arrangement) if arrangement else check_output
     check(out.resolve(), force=force)
     adapter_folder = _folder(tuned, ADAPTER, offline=offline) if tuned else None
     if adapter_folder:
@@ -105,7 +106,7 @@ def export(
     folder = _folder(source, CHECKPOINT, offline=offline)
     start = time.perf_counter()
     with export_progress() as progress:
-        make = export_for_optimum if layout == "optimum" else partial(export_checkpoint, targets=targets)
+        make = partial(export_as, arrangement) if arrangement else partial(export_checkpoint, targets=targets)
         make(
             folder,
             out,
@@ -116,8 +117,8 @@ def export(
             force=force,
             progress=progress,
         )
-    size_bytes = sum(file.stat().st_size for file in out.iterdir())
-    lost = Bundle.open(out).lost if layout == "bundle" else None
+    size_bytes = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    lost = None if arrangement else Bundle.open(out).lost
     export_s = round(time.perf_counter() - start, 3)
     if as_json:
         report = {
@@ -133,7 +134,7 @@ def export(
     print(out)
     if lost is not None:
         print(TextFidelity.from_dict(lost), file=sys.stderr)
-    if layout == "optimum":
+    if arrangement:
         return
     print(f"{size_bytes / 1e6:.0f} MB in {export_s:.1f} s. Try it:", file=sys.stderr)
     print(f"  smol-edge run photo.jpg 'Describe this image.' --model {shlex.quote(str(out))}", file=sys.stderr)

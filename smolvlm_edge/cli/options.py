@@ -46,7 +46,7 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help=f"A bundle's folder, or a name: {', '.join((DEMO, *locked_models()))}, OWNER/NAME[@REVISION].",
+        help=f"A bundle's folder, or a name: {', '.join((DEMO, *locked_models()))}, OWNER/NAME or OWNER/NAME@REVISION.",
         envvar=DEFAULT_VARIABLE,
         show_default=DEMO,
         autocompletion=complete_model,
@@ -63,6 +63,9 @@ EngineOption = Annotated[
         metavar="ENGINE",
     ),
 ]
+MaxTokensOption = Annotated[int, typer.Option("--max-tokens", help="Longest answer.")]
+TemperatureOption = Annotated[float, typer.Option("--temperature", help="0 always takes the likeliest token.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Makes a sampled answer repeatable.")]
 ThreadsOption = Annotated[
     int | None,
     typer.Option(

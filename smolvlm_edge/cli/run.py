@@ -10,31 +10,18 @@ from typing import Annotated, Any
 
 import typer
 
-from smolvlm_edge.cli.options import (
-    DEMO_NOTE,
-    DetailOption,
-    EngineOption,
-    LongestEdgeOption,
-    ModelOption,
-    OfflineOption,
-    QuantOption,
-    ThreadsOption,
-    TileBar,
-    YesOption,
-    find_model,
-    seconds,
-)
+from smolvlm_edge.cli.groups import ModelOptions, SamplingOptions, grouped
+from smolvlm_edge.cli.options import DetailOption, LongestEdgeOption, TileBar, seconds
 from smolvlm_edge.conversation.messages import Source
 from smolvlm_edge.conversation.request import check_request
 from smolvlm_edge.errors import ImageError, RequestError
-from smolvlm_edge.generation.answer import DEFAULT_MAX_TOKENS, Chunk, GenerateOptions
+from smolvlm_edge.generation.answer import Chunk, GenerateOptions
 from smolvlm_edge.graphs.choice import Choice
-from smolvlm_edge.graphs.engines import AUTO
-from smolvlm_edge.model import SmolVLM
 from smolvlm_edge.pictures.images import MAX_FILE_BYTES
 from smolvlm_edge.pictures.video import as_video
 
 
+@grouped
 def run(
     images: Annotated[
         list[str],
@@ -45,15 +32,9 @@ def run(
         ),
     ],
     prompt: Annotated[str, typer.Argument(help="What to do with them, for example 'describe'.")],
-    model: ModelOption = None,
-    quant: QuantOption = "int4",
-    offline: OfflineOption = False,
-    yes: YesOption = False,
-    max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = DEFAULT_MAX_TOKENS,
-    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.0,
-    seed: Annotated[int | None, typer.Option(help="Makes a sampled answer repeatable.")] = None,
-    engine: EngineOption = AUTO,
-    threads: ThreadsOption = None,
+    *,
+    named: ModelOptions,
+    sampling: SamplingOptions,
     detail: DetailOption = "high",
     longest_edge: LongestEdgeOption = None,
     frames: Annotated[
@@ -100,20 +81,12 @@ def run(
     sources: list[Source] = [_stdin() if image == "-" else image for image in images]
     wishes = {"frames": frames, "start": start, "end": end, "fps": fps}
     sources = _with_wishes(sources, {name: wish for name, wish in wishes.items() if wish is not None})
-    options: GenerateOptions = {
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "seed": seed,
-        "detail": detail,
-        "longest_edge": longest_edge,
-    }
+    options: GenerateOptions = {**sampling.to_generate(), "detail": detail, "longest_edge": longest_edge}
     options.update(form := _form(schema, regex, choices, complete=complete))
     in_one_piece = as_json or (bool(form) and not sys.stdout.isatty())  # half a JSON text is of no use to a program
     check_request(sources, prompt, options)
-    if model is None:
-        print(DEMO_NOTE, file=sys.stderr)
-    folder = find_model(model, quant, engine, offline=offline, yes=yes)
-    with SmolVLM.load(folder, engine=engine, threads=threads, memory="low") as vlm, TileBar() as bar:
+    named.tell()
+    with named.load(named.find(), memory="low") as vlm, TileBar() as bar:
         chunks: list[Chunk] = []
         options["on_tile"] = bar.count
         for chunk in vlm.stream(sources, prompt, **options):

@@ -1,12 +1,17 @@
 """Graphs on OpenVINO; the only module that imports it."""
 
 import glob
+import hashlib
 import importlib
 import os
 import shutil
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from weakref import finalize
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +19,9 @@ import numpy.typing as npt
 from smolvlm_edge.errors import EngineError
 from smolvlm_edge.graphs import CLOSED, Floats
 from smolvlm_edge.graphs.memory import return_freed_memory
+from smolvlm_edge.machine import processor_name
 from smolvlm_edge.store.bundles import bundles_home
+from smolvlm_edge.store.staging import staged
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 """Arithmetic between the operators, and of the cache; the plugin's own choice would be bf16 and a cache of 8 bits where
@@ -55,9 +62,10 @@ class OpenVinoEngine:
 
     target: Literal["openvino"] = "openvino"
 
-    def __init__(self, threads: int) -> None:
-        """Set how many threads a graph runs on."""
+    def __init__(self, threads: int, options: Mapping[str, Any] | None = None) -> None:
+        """Set how many threads a graph runs on; options are the plugin's properties, and come before our own."""
         self._core = ov.Core()
+        self._options = dict(options or {})
         self._properties = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
@@ -68,25 +76,89 @@ class OpenVinoEngine:
 
     def graph(self, path: Path) -> "OpenVinoGraph":
         """Open a graph without state."""
-        return OpenVinoGraph(self._open(path, TILE_GROUPS)[0])
+        return OpenVinoGraph(self._compile(path, *self._read(path, TILE_GROUPS)).create_infer_request())
 
     def decoder(self, path: Path) -> "OpenVinoDecoder":
-        """Open the decoder graph."""
-        request, has_brain_floats = self._open(path, {})
-        return OpenVinoDecoder(request, ONE_PASS if has_brain_floats else STEP)
+        """Open the decoder graph, or take one that was closed before."""
+        key = _digest(path, self._properties, self._options)
+        if (found := compiled_decoders.take(key)) is None:
+            model, properties = self._read(path, {})
+            chunk = ONE_PASS if properties["INFERENCE_PRECISION_HINT"] == "bf16" else STEP
+            found = CompiledDecoder(self._compile(path, model, properties), chunk, key)
+        return OpenVinoDecoder(found)
 
-    def _open(self, path: Path, if_quantised: dict[str, Any]) -> tuple[Any, bool]:
-        """A graph, and whether it computes in bf16."""
+    def _read(self, path: Path, if_quantised: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """A graph, and the properties to compile it with."""
         try:
             model = self._core.read_model(path)
-            properties, has_brain_floats = self._properties, False
-            if _multiplies_quantised(model):
-                has_brain_floats = self._has_bf16
-                properties = properties | if_quantised | (BRAIN_FLOATS if has_brain_floats else {})
-            compiled = self._core.compile_model(model, "CPU", properties | _kept_beside(path))
-            return compiled.create_infer_request(), has_brain_floats
         except Exception as error:
-            raise EngineError(f"openvino {VERSION} refuses {path}: {_reason(error)}") from error
+            raise _refused(path, error) from error
+        properties = self._properties
+        if _multiplies_quantised(model):
+            properties = properties | if_quantised | (BRAIN_FLOATS if self._has_bf16 else {})
+        return model, properties | self._options
+
+    def _compile(self, path: Path, model: Any, properties: dict[str, Any]) -> Any:
+        try:
+            kept = None if "CACHE_DIR" in properties else _kept_beside(path, properties)
+            if kept is None:
+                return self._core.compile_model(model, "CPU", properties)
+            if kept.is_dir():
+                return self._core.compile_model(model, "CPU", properties | {"CACHE_DIR": str(kept)})
+            # the plugin writes its cache in place, where another process would map half of it
+            with staged(kept) as private:
+                return self._core.compile_model(model, "CPU", properties | {"CACHE_DIR": str(private)})
+        except Exception as error:
+            raise _refused(path, error) from error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompiledDecoder:
+    """A decoder graph as the plugin compiled it; requests made of it have caches of their own."""
+
+    compiled: Any
+    chunk: int
+    """Positions to append at once while a prompt is read."""
+    key: str
+    """Of what it was compiled, and how."""
+    process: int = field(default_factory=os.getpid)
+
+
+class _CompiledDecoders:
+    """Decoders that nobody uses at the moment.
+
+    OpenVINO 2026.4 never frees all of a compiled graph in which it merged a cache into its attention: a thread and some
+    megabytes stay (benchmarks/openvino_leak.py). So none is thrown away that could serve again.
+    """
+
+    KEPT = 2
+    """As many: two models that take turns."""
+
+    def __init__(self) -> None:
+        self._idle: list[CompiledDecoder] = []
+
+    def take(self, key: str) -> CompiledDecoder | None:
+        """One that this process compiled of the same file in the same way."""
+        for each in self._own():
+            if each.key == key:
+                with suppress(ValueError):  # another thread took it
+                    self._idle.remove(each)
+                    return each
+        return None
+
+    def keep(self, decoder: CompiledDecoder) -> None:
+        """For the next one that asks."""
+        self._idle.append(decoder)
+        for oldest in self._own()[: -self.KEPT]:
+            with suppress(ValueError):
+                self._idle.remove(oldest)
+
+    def _own(self) -> list[CompiledDecoder]:
+        """Without those of a process that this one was forked from: freeing them would wait for its threads."""
+        return [each for each in self._idle if each.process == os.getpid()]
+
+
+compiled_decoders = _CompiledDecoders()
 
 
 class OpenVinoGraph:
@@ -108,9 +180,11 @@ class OpenVinoGraph:
 class OpenVinoDecoder:
     """The decoder; its cache is the state of the request, which the plugin enlarges by itself."""
 
-    def __init__(self, request: Any, chunk: int) -> None:
-        self._request, self.chunk = request, chunk
+    def __init__(self, decoder: CompiledDecoder) -> None:
+        self._request, self.chunk = decoder.compiled.create_infer_request(), decoder.chunk
         self._length = 0
+        self._given_back = finalize(self, compiled_decoders.keep, decoder)
+        self._given_back.atexit = False
 
     @property
     def length(self) -> int:
@@ -145,23 +219,37 @@ class OpenVinoDecoder:
         return _infer(self._request, inputs)[0]
 
     def close(self) -> None:
-        """Free the graph and the cache."""
+        """Free the cache; the graph is kept for who opens it next."""
         self._request, self._length = None, 0
+        self._given_back()
         return_freed_memory()
 
 
-def _kept_beside(path: Path) -> dict[str, str]:
-    """Let the plugin keep what it compiles of a named model for the next time, which is then half a second sooner.
+def _kept_beside(path: Path, properties: dict[str, Any]) -> Path | None:
+    """Where the plugin keeps what it compiles of a named model for the next time, which is then half a second sooner.
 
-    Beside bundles in smol-edge's own folder, and nowhere else; `smol-edge models rm` removes it with them.
+    Beside bundles in smol-edge's own folder, and nowhere else; `smol-edge models rm` removes it with them. One folder
+    for each way to compile a graph: what is in it was written once.
     """
     bundle = path.parent
     if bundle.parent != bundles_home() or not os.access(bundle.parent, os.W_OK):
-        return {}
+        return None
     kept = bundle.with_name(f".{bundle.name}.openvino-{VERSION}")
     for outdated in {*bundle.parent.glob(f".{glob.escape(bundle.name)}.openvino-*")} - {kept}:
         shutil.rmtree(outdated, ignore_errors=True)
-    return {"CACHE_DIR": str(kept)}
+    return kept / f"{path.stem}-{_digest(path, properties)}"
+
+
+def _digest(path: Path, *circumstances: object) -> str:
+    """Tells files, and what they are compiled for, apart."""
+    files = [path, path.with_suffix(".bin")]
+    found = [(status.st_size, status.st_mtime_ns) for status in map(os.stat, files)]
+    told = repr([os.path.realpath(path), found, processor_name(), *circumstances])
+    return hashlib.sha256(told.encode(errors="replace")).hexdigest()[:16]
+
+
+def _refused(path: Path, error: Exception) -> EngineError:
+    return EngineError(f"openvino {VERSION} refuses {path}: {_reason(error)}")
 
 
 def _multiplies_quantised(model: Any) -> bool:

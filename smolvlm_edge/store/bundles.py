@@ -13,7 +13,8 @@ from filelock import FileLock
 
 from smolvlm_edge.bundle import MANIFEST, Bundle, Target, Wanted
 from smolvlm_edge.errors import ExportError, IntegrityError, ModelNotFoundError, RequestError
-from smolvlm_edge.store import Snapshot, Source, default_model, find, resolve
+from smolvlm_edge.store import DEMO, Snapshot, Source, default_model, demo_folder, find, resolve
+from smolvlm_edge.store.lockfile import locked_models
 from smolvlm_edge.store.verified import home
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,29 @@ def made() -> list[Bundle]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A bundle on this machine that goes by a name."""
+
+    name: str
+    """As `SmolVLM.load` takes it, and behind a colon the number format unless it is the default one."""
+    folder: Path
+
+
+def local_models() -> list[LocalModel]:
+    """Bundles that answer without a download: the demonstration model, and those made of named models.
+
+    Of bundles of one name and number format the one that was made last counts.
+    """
+    aliases = {(model.repo, model.revision): model.alias for model in locked_models().values()}
+    found = {DEMO: demo_folder()}
+    for bundle in sorted(made(), key=lambda each: each.folder.stat().st_mtime):
+        name = aliases.get((bundle.source, bundle.revision or ""), bundle.source)
+        quant = bundle.recipe["name"]
+        found[name if quant == DEFAULT_QUANT else f"{name}:{quant}"] = bundle.folder
+    return [LocalModel(name, folder) for name, folder in found.items()]
+
+
 def remove(source: Source) -> int:
     """Delete every bundle of a source, or what is left of one; the bytes that this freed."""
     commit = _known_commit(source)
@@ -112,7 +136,7 @@ def remove(source: Source) -> int:
     stem, freed = f"{_stem(source)}@{(commit or '')[:12]}", 0
     # the hidden ones are locks, and what was killed
     for path in [*bundles_home().glob(f"{stem}*"), *bundles_home().glob(f".{stem}*")]:
-        freed += sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else 0
+        freed += sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         _delete(path)
     return freed
 
