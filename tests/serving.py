@@ -47,9 +47,10 @@ def client(
 
 
 @contextmanager
-def command(*arguments: str | Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def command(*arguments: str | Path, patch: str = "") -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """`smol-edge serve` with the demonstration model on a free port: its address, and its process."""
-    line = [sys.executable, "-m", "smolvlm_edge.cli", "serve", "--port", "0", "--threads", "1", *map(str, arguments)]
+    program = f"{patch}\nfrom smolvlm_edge.cli import main\nmain()"
+    line = [sys.executable, "-c", program, "serve", "--port", "0", "--threads", "1", *map(str, arguments)]
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
