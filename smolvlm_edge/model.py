@@ -3,11 +3,12 @@
 import os
 import time
 from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
+from contextlib import ExitStack
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Self, Unpack, get_args
+from threading import get_ident
+from typing import Any, Literal, Self, Unpack, get_args, overload
 
-from smolvlm_edge.batch import Prepared, answer_many
 from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.bundle.config import ImageConfig, VideoConfig
 from smolvlm_edge.chat import Chat
@@ -16,20 +17,23 @@ from smolvlm_edge.conversation.messages import Conversation, RawMessage, Shown, 
 from smolvlm_edge.conversation.model_input import ModelInput, PromptSize
 from smolvlm_edge.conversation.prompt import PromptEncoder, too_long
 from smolvlm_edge.conversation.request import Request, read_request
-from smolvlm_edge.errors import EngineError, RequestError, SmolEdgeError
+from smolvlm_edge.errors import EngineError, RequestError
 from smolvlm_edge.generation.answer import Answer, Chunk, GenerateOptions, check_options
-from smolvlm_edge.generation.decoding import decode
-from smolvlm_edge.generation.network import Memory, Network, encode, missing_tiles
-from smolvlm_edge.generation.queueing import Busy, Queue
+from smolvlm_edge.generation.driving import Busy, Driver
+from smolvlm_edge.generation.network import Memory, Network
 from smolvlm_edge.generation.reply import Reply
-from smolvlm_edge.generation.sampling import Sampler
+from smolvlm_edge.generation.sampling import Sampler, Sampling
+from smolvlm_edge.generation.scheduler import Scheduler
 from smolvlm_edge.generation.stopping import Stop
 from smolvlm_edge.generation.timings import Clock
-from smolvlm_edge.graphs import available_cores
+from smolvlm_edge.generation.width import ONE, Parallel, Width, choose_width
+from smolvlm_edge.graphs import CLOSED, available_cores
 from smolvlm_edge.graphs.choice import Choice, choose_engines, wanted_targets
 from smolvlm_edge.graphs.engines import AUTO, Engines, open_engines
+from smolvlm_edge.many import Many
 from smolvlm_edge.pictures.images import cut, open_image
 from smolvlm_edge.pictures.video import Picture, Video, read_clip
+from smolvlm_edge.response import Response
 from smolvlm_edge.store.bundles import DEFAULT_QUANT, locate
 
 MAX_THREADS = 1024
@@ -38,18 +42,27 @@ MAX_THREADS = 1024
 class SmolVLM:
     """A vision-language model, loaded from an exported bundle.
 
-    It may be used from many threads: one question is answered at a time, and the others wait in the order in which
-    they came. An answer holds the model until it was read to its end or its stream was closed. A process that is
-    forked cannot use its parent's model; one that is spawned loads its own.
+    It may be used from many threads: one question is answered at a time, or as many as `load` is told, and the others
+    wait in the order in which they came. An answer holds its place until it was read to its end or its stream was
+    closed. A process that is forked cannot use its parent's model; one that is spawned loads its own.
     """
 
-    def __init__(self, bundle: Bundle, engines: Engines, memory: Memory = "balanced", busy: Busy = "wait") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        engines: Engines,
+        memory: Memory = "balanced",
+        busy: Busy = "wait",
+        width: Width = ONE,
+    ) -> None:
         """Use `SmolVLM.load`."""
         self.bundle = bundle
         self.prompt_encoder = PromptEncoder(bundle.folder, bundle.model)
         self.image_config = ImageConfig.from_folder(bundle.folder)
-        self._network = Network(bundle, engines, memory)
-        self._queue = Queue(busy)
+        self.width = width
+        """How many questions are answered at once."""
+        self._network = Network(bundle, engines, memory, width.count, width.budget)
+        self._driver = Driver(Scheduler(width.count, width.budget), busy)
         self.choice: Choice | None = None
         """The engines that `load` took, and why."""
         self._load_ms = 0.0
@@ -66,6 +79,8 @@ class SmolVLM:
         threads: int | None = None,
         memory: Memory = "balanced",
         busy: Busy = "wait",
+        parallel: Parallel = 1,
+        cache_bytes: int | None = None,
     ) -> Self:
         """Open a model.
 
@@ -85,6 +100,12 @@ class SmolVLM:
                 prompt's: less memory, for the time to open and to encode again.
             busy: What a question meets while another one is answered: `wait` lets it wait for its turn, `raise`
                 refuses it with a RequestError.
+            parallel: How many questions are answered at once; the others wait. `auto` goes by memory and processors
+                (`smol-edge doctor` says what that comes to here). One at a time, the default, gives the same answers to
+                the last bit whatever else is asked; several share the reading of weights, and their numbers differ in
+                the last bits with the number of neighbours. OpenVINO's decoder takes one at a time.
+            cache_bytes: How much memory the keys and values of questions that are answered at once may take; who does
+                not fit waits, and who never will is refused. By default half of what is free, with several at once.
 
         Raises:
             ModelNotFoundError: No bundle in that folder, no model of that name, or not here and `offline`.
@@ -103,7 +124,8 @@ class SmolVLM:
         choice = choose_engines(bundle, engine, threads)
         engines = open_engines(choice.vision.engine, choice.decoder.engine, threads or available_cores())
         bundle.verify(choice.targets)
-        vlm = cls(bundle, engines, memory, busy)
+        width = choose_width(bundle.model.text, choice.decoder.engine, memory, parallel, cache_bytes)
+        vlm = cls(bundle, engines, memory, busy, width)
         vlm.choice = choice
         if memory == "balanced":
             vlm._network.open_text()
@@ -172,27 +194,41 @@ class SmolVLM:
         stop = Stop(options.get("cancel"), options.get("timeout"))
         return stream_in_thread(lambda: self._start(images, prompt, messages, options, stop), stop)
 
+    @overload
     def generate_many(
-        self, requests: Iterable[Request], **options: Unpack[GenerateOptions]
-    ) -> Generator[Answer | SmolEdgeError, None, None]:
-        """The answers to many requests, in their order; what goes wrong with one of them does not end the others.
+        self, requests: Iterable[Request], *, ordered: Literal[True] = True, **options: Unpack[GenerateOptions]
+    ) -> Generator[Answer | Exception, None, None]: ...
 
-        While one is answered, the next one is taken from `requests` and its pictures are read.
+    @overload
+    def generate_many(
+        self, requests: Iterable[Request], *, ordered: Literal[False], **options: Unpack[GenerateOptions]
+    ) -> Generator[tuple[int, Answer | Exception], None, None]: ...
+
+    def generate_many(
+        self, requests: Iterable[Request], *, ordered: bool = True, **options: Unpack[GenerateOptions]
+    ) -> Generator[Any, None, None]:
+        """The answers to many requests; what goes wrong with one of them does not end the others.
+
+        As many are answered at once as `load` was told with `parallel`. Meanwhile the next ones are taken from
+        `requests` and their pictures are read.
 
         Args:
             requests: Keywords of `generate`, as in `{"images": "photo.jpg", "prompt": "Describe this image."}`.
+            ordered: Answers come in the order of the requests; else as they are ready, each with the number of its
+                request, counted from 0.
             **options: For every request, unless it has its own; see `GenerateOptions`. `timeout` is for each of them,
                 `cancel` ends them all.
 
         Yields:
-            The answer; or in its place the error that `generate` would have raised.
+            The answer; or in its place what `generate` would have raised.
 
         Raises:
             RequestError: An option makes no sense.
             StoppedError: `cancel` was set.
         """
         check_options(options)
-        return answer_many(requests, options, self._prepare, self.respond)
+        many = Many(self._answer, self.width.count, options, ordered=ordered)
+        return many.ordered(requests) if ordered else many.numbered(requests)
 
     def measure(
         self,
@@ -203,7 +239,8 @@ class SmolVLM:
         **options: Unpack[GenerateOptions],
     ) -> PromptSize:
         """How many tokens a prompt with its pictures takes; computes nothing, and raises what `stream` raises."""
-        conversation, pictures, _ = self._prepare(images, prompt, messages, **options)
+        conversation = read_request(images, prompt, messages, options)
+        pictures = [self._read(shown, options) for shown in conversation.sources]
         read = ModelInput.of(conversation, pictures, self.prompt_encoder, self.bundle.model)
         return PromptSize(
             tokens=len(read.input_ids),
@@ -223,81 +260,53 @@ class SmolVLM:
         return Chat(self.respond, system, options)
 
     def respond(
-        self, conversation: Conversation, pictures: list[Picture], options: GenerateOptions, stop: Stop
+        self,
+        conversation: Conversation,
+        pictures: list[Picture],
+        options: GenerateOptions,
+        stop: Stop,
+        asking: int | None = None,
     ) -> Generator[Chunk, None, None]:
         """How an answer comes about; for `Chat`, and what `stream` does.
+
+        The caller waits for its turn, reads the pictures and puts the prompt into tokens. What is then computed, and in
+        which order, is told by `Response`; when, among the answers of other callers, by `generation.scheduler`.
 
         Args:
             conversation: Ends with the user's turn, or with the beginning of the answer.
             pictures: The first of its pictures and videos, as far as they were read already; the others are added.
             options: See `GenerateOptions`.
             stop: When to end early.
+            asking: The thread that waits for the answer, if another one does this for it.
         """
         if os.getpid() != self._process:
             raise EngineError(
                 "this process was forked from the one that loaded the model, and an engine's threads do not survive "
                 "that: load the model in here, or start processes with the method 'spawn'"
             )
-        clock = Clock(self._load_ms)
-        model = self.bundle.model
-        sampling, max_tokens, constraint = check_options(options, model.generation.options())
-        sampling.check_vocabulary(model.text.vocab_size)
-        with self._queue.turn(stop):
+        clock, thread = Clock(self._load_ms), asking or get_ident()
+        sampling, max_tokens, constraint = self._check(options)
+        with ExitStack() as turn:
+            with clock.measure("queue_ms"):
+                turn.enter_context(self._driver.turn(stop, thread))
             with clock.measure("preprocess_ms"):
                 for source in conversation.sources[len(pictures) :]:
                     pictures.append(self._read(source, options))
                     stop.check()
                 prompt = ModelInput.of(conversation, pictures, self.prompt_encoder, self.bundle.model)
-                max_tokens = min(max_tokens, self._room(len(prompt.input_ids)))
-            sampler = Sampler(sampling, prompt.input_ids, model.eos_token_ids)
+            max_tokens = min(max_tokens, self._room(len(prompt.input_ids)))
+            sampler = Sampler(sampling, prompt.input_ids, self.bundle.model.eos_token_ids)
             prefix = prompt.answer_prefix
             guide = self._guide(constraint, prefix, sampler, max_tokens, options, clock) if constraint else None
-
-            network = self._network
-            features = network.recall(prompt.pictures)
-            if missing := missing_tiles(prompt.pictures, features):
-                with clock.measure("load_ms"):
-                    vision_encoder, connector = network.open_vision()
-                with clock.measure("vision_ms"):
-                    encode(vision_encoder, connector, missing, features, stop.after(options.get("on_tile")))
-
-            with clock.measure("load_ms"):
-                embed_tokens, cache = network.open_text()
-            with clock.measure("prefill_ms"):
-                kept = cache.keep(prompt.keys)
-                inputs_embeds = prompt.embed(kept, embed_tokens, features)
-                logits = cache.fill(prompt.keys, inputs_embeds, stop.after(options.get("on_prefill")))
-
-            eos_token_ids, texts = self.bundle.model.eos_token_ids, options.get("stop", ())
-            encoder, choose, top = self.prompt_encoder, guide or sampler, options.get("top_logprobs")
-            reply = Reply(
-                encoder.tokenizer,
-                encoder.hidden_token_ids,
-                prompt.answer_prefix,
-                eos_token_ids,
-                max_tokens,
-                texts,
-                constraint,
-                guide,
-            )
-            for step in decode(cache.decoder, embed_tokens, logits, choose, eos_token_ids, max_tokens, top):
-                text = reply.push(step.token_id)
-                timings = clock.timings(
-                    tiles=sum(map(len, prompt.pictures)),
-                    encoded_tiles=len(missing),
-                    prompt_tokens=len(prompt.input_ids),
-                    cached_tokens=kept,
-                    generated_tokens=reply.tokens,
-                    finished=reply.finish_reason is not None,
-                )
-                yield Chunk(text, step.token_id, reply.finish_reason, timings, prompt.videos, step.logprobs)
-                if reply.finish_reason:
-                    return
-                stop.check()
+            reply = self._reply(prefix, max_tokens, options, constraint, guide)
+            response = Response(self._network, prompt, reply, guide or sampler, options, stop, clock)
+            del conversation, pictures, prompt  # they hold the pictures, and the response lets go of them in time
+            yield from self._driver.run(response, thread)
 
     def close(self) -> None:
         """Free all graphs. An answer under way ends with an EngineError; the next question opens them again."""
         if os.getpid() == self._process:  # a forked process would wait for threads that it does not have
+            self._driver.scheduler.close(EngineError(CLOSED))
             self._network.close()
 
     def __enter__(self) -> Self:
@@ -317,22 +326,28 @@ class SmolVLM:
         """The stream; what is wrong with the request is said before it begins."""
         return self.respond(read_request(images, prompt, messages, options), [], options, stop)
 
-    def _prepare(
-        self,
-        images: Source | Sequence[Source] = (),
-        prompt: str = "",
-        messages: Sequence[RawMessage] | None = None,
-        **options: Unpack[GenerateOptions],
-    ) -> Prepared:
-        """A request of `generate_many`, with its pictures read."""
-        conversation = read_request(images, prompt, messages, options)
-        return conversation, [self._read(source, options) for source in conversation.sources], options
+    def _answer(self, request: Request, stop: Stop, asking: int) -> Answer:
+        """The answer to a request of `generate_many`, whose pictures are read before it is its turn."""
+        images, prompt, messages = request.pop("images", ()), request.pop("prompt", ""), request.pop("messages", None)
+        conversation = read_request(images, prompt, messages, request)
+
+        def pictures() -> list[Picture]:  # of which nothing here keeps hold
+            return [self._read(source, request) for source in conversation.sources]
+
+        return Answer.of(self.respond(conversation, pictures(), request, stop, asking))
 
     def _read(self, shown: Shown, options: GenerateOptions) -> Picture:
         if isinstance(shown.source, Video):
             return read_clip(shown.source, VideoConfig.from_folder(self.bundle.folder))
         detail, longest_edge = shown.detail or options.get("detail", "high"), options.get("longest_edge")
         return cut(open_image(shown.source), self.image_config, detail=detail, longest_edge=longest_edge)
+
+    def _check(self, options: GenerateOptions) -> tuple[Sampling, int, Constraint | None]:
+        """As `check_options`, with the model's own defaults and vocabulary."""
+        model = self.bundle.model
+        sampling, max_tokens, constraint = check_options(options, model.generation.options())
+        sampling.check_vocabulary(model.text.vocab_size)
+        return sampling, max_tokens, constraint
 
     def _guide(
         self,
@@ -347,6 +362,18 @@ class SmolVLM:
             vocabulary = self._vocabulary
         on_limit, measure = options.get("on_limit", "error"), partial(clock.measure, "constraint_ms")
         return Guide(constraint, prefix, vocabulary, sampler, max_tokens, on_limit, measure)
+
+    def _reply(
+        self,
+        prefix: str | None,
+        max_tokens: int,
+        options: GenerateOptions,
+        constraint: Constraint | None,
+        guide: Guide | None,
+    ) -> Reply:
+        encoder, eos_token_ids, texts = self.prompt_encoder, self.bundle.model.eos_token_ids, options.get("stop", ())
+        tokenizer, hidden = encoder.tokenizer, encoder.hidden_token_ids
+        return Reply(tokenizer, hidden, prefix, eos_token_ids, max_tokens, texts, constraint, guide)
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:

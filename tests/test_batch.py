@@ -59,10 +59,30 @@ def test_a_programmers_mistake_is_raised(model: SmolVLM) -> None:
     with pytest.raises(RequestError, match="max_tokens"):
         model.generate_many([], max_tokens=0)
     with pytest.raises(TypeError, match="unknown option 'colour'"):
-        list(model.generate_many([{"prompt": QUESTION, "colour": "red"}]))
-    with pytest.raises(TypeError):
-        list(model.generate_many(["photo.jpg"]))
-    assert len(model.generate([], QUESTION, max_tokens=2).token_ids) == 2
+        model.generate_many([], colour="red")
+
+
+def test_whatever_a_request_raises_stands_in_its_place(model: SmolVLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(source, *_args):
+        raise MemoryError if source == b"large" else ZeroDivisionError
+
+    monkeypatch.setattr(model, "_read", read)
+    requests = [
+        {"prompt": QUESTION, "colour": "red"},
+        "photo.jpg",
+        Request(images=b"large", prompt=QUESTION),
+        Request(images=b"odd", prompt=QUESTION),
+        Request(prompt=QUESTION),
+    ]
+    answers = list(model.generate_many(requests, max_tokens=2))
+    assert [type(each) for each in answers] == [TypeError, TypeError, MemoryError, ZeroDivisionError, Answer]
+    assert "unknown option 'colour'" in str(answers[0])
+
+
+def test_answers_as_they_are_ready_say_whose_they_are(model: SmolVLM) -> None:
+    requests = [Request(prompt=QUESTION, max_tokens=count) for count in (3, 1, 2)]
+    answers = list(model.generate_many(requests, ordered=False))
+    assert sorted((number, len(answer.token_ids)) for number, answer in answers) == [(0, 3), (1, 1), (2, 2)]
 
 
 class Watched(os.PathLike):
@@ -98,7 +118,7 @@ def test_requests_may_have_no_end_and_who_stops_reading_frees_the_model(model: S
     assert [len(next(answers).token_ids) for _ in range(3)] == [2, 2, 2]
     answers.close()
     assert next(taken) <= 5
-    assert model._queue._callers == []
+    assert model._driver.callers == []
     assert not [thread for thread in threading.enumerate() if "pictures" in thread.name]
 
 

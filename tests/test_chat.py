@@ -9,8 +9,9 @@ from PIL import Image
 
 from smolvlm_edge import ImageError, RequestError, SmolVLM
 from smolvlm_edge.bundle import Bundle
-from smolvlm_edge.generation.decoding import PromptCache
+from smolvlm_edge.generation.decoding import prefill
 from smolvlm_edge.generation.network import FEATURE_BYTES
+from smolvlm_edge.generation.slots import Slots
 from smolvlm_edge.graphs import Decoder
 from smolvlm_edge.graphs.engines import open_engine
 
@@ -103,7 +104,7 @@ def decoder_of(model: SmolVLM) -> Decoder:
 def test_logits_are_the_same_to_the_last_bit_whatever_was_kept(model: SmolVLM) -> None:
     random, hidden = np.random.default_rng(0), model.bundle.model.text.hidden_size
     table = random.standard_normal((100, hidden), np.float32)
-    cache, alone = PromptCache(decoder_of(model)), decoder_of(model)
+    slots, alone = Slots(decoder_of(model), lambda ids: table[ids]), decoder_of(model)
     prompt = random.integers(0, 100, 3 * CHUNK + 20)
     changed = prompt.copy()
     changed[CHUNK + 7] += 1
@@ -116,14 +117,16 @@ def test_logits_are_the_same_to_the_last_bit_whatever_was_kept(model: SmolVLM) -
         (prompt[:5], 0),
     ]
     for keys, chunks in asked:
-        kept = cache.keep(keys)
-        assert kept == cache.decoder.length == chunks * CHUNK
-        logits = cache.fill(keys, table[keys[kept:]], lambda *_: None).copy()
-        cache.decoder(table[:3])  # an answer
+        slot = slots.take(keys, room=500)
+        assert slots.catch_up(slot, keys) == slots.decoder.length == chunks * CHUNK
+        for start in range(chunks * CHUNK, len(keys), CHUNK):
+            end = min(start + CHUNK, len(keys))
+            logits = slots.append(slot, keys[:end], table[keys[start:end]]).copy()
+        slots.step([3], [slot])  # an answer
+        slots.give_back(slot)
         alone.truncate(0)
-        expected = PromptCache(alone).fill(keys, table[keys], lambda *_: None)
-        np.testing.assert_array_equal(logits, expected)
-    cache.decoder.close()
+        np.testing.assert_array_equal(logits, prefill(alone, table[keys]))
+    slots.decoder.close()
     alone.close()
 
 
@@ -166,7 +169,7 @@ def test_the_pictures_of_longest_ago_are_forgotten_first(plain: SmolVLM, monkeyp
 
     plain.close()
     each = encoded(1)
-    size = sum(rows.nbytes for rows in plain._network.recall([]).values())
+    size = sum(rows.nbytes for rows in plain._network._features.values())
     monkeypatch.setitem(FEATURE_BYTES, "balanced", 2 * size)
     assert [encoded(2), encoded(3), encoded(1), encoded(4)] == [each, each, 0, each]
     assert encoded(2) == each, "1 was asked for after 2"

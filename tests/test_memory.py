@@ -85,11 +85,11 @@ def test_room_that_is_not_used_takes_no_memory_and_goes_when_the_decoder_closes(
     decoder.reserve(256)
     before = resident_bytes()
     decoder.reserve(1 << 20)
-    room = sum(cache.nbytes for cache in decoder._caches.values())
+    room = sum(cache.values.nbytes for cache in decoder._caches.values())
     assert room > 64 << 20
     assert resident_bytes() - before < room / 8
     for cache in decoder._caches.values():
-        cache[:] = 1
+        cache.values[:] = 1
     filled = resident_bytes()
     assert filled - before > room * 0.9
     del cache

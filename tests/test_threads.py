@@ -87,7 +87,7 @@ def test_who_asks_first_is_answered_first(model: SmolVLM, open_stream: Callable[
     for number in range(6):
         threads.append(threading.Thread(target=ask, args=(number,)))
         threads[-1].start()
-        wait_for(lambda: len(model._queue._callers) == len(threads) + 1)
+        wait_for(lambda: len(model._driver.callers) == len(threads) + 1)
     assert answered == []
     open_stream()
     for thread in threads:
@@ -289,7 +289,7 @@ def test_a_cancelled_task_frees_the_model(model: SmolVLM) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        return len(model._queue._callers)
+        return len(model._driver.callers)
 
     assert asyncio.run(ask()) == 0
     assert model.generate([], STORY, max_tokens=2).timings.generated_tokens == 2
@@ -338,7 +338,7 @@ def test_a_reader_that_leaves_frees_the_model(model: SmolVLM) -> None:
         chunks = model.astream([], STORY)
         await anext(chunks)
         await chunks.aclose()
-        return len(model._queue._callers)
+        return len(model._driver.callers)
 
     assert asyncio.run(ask()) == 0
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import typer
 from rich.console import Console
@@ -21,6 +21,7 @@ from rich.progress import (
 
 from smolvlm_edge.bundle import Wanted
 from smolvlm_edge.generation.network import Memory
+from smolvlm_edge.generation.width import Parallel
 from smolvlm_edge.graphs.choice import wanted_targets
 from smolvlm_edge.graphs.engines import AUTO
 from smolvlm_edge.model import MAX_THREADS
@@ -87,10 +88,23 @@ LongestEdgeOption = Annotated[
         show_default="the model's",
     ),
 ]
+ParallelOption = Annotated[
+    str,
+    typer.Option(
+        "--parallel",
+        metavar="N|auto",
+        help="How many to answer at once; auto goes by memory and processors, as `smol-edge doctor` tells.",
+    ),
+]
 MemoryOption = Annotated[
     Memory,
     typer.Option("--memory", help="low: vision encoder and decoder are never open together; slower with new pictures."),
 ]
+
+
+def parallel_number(text: str) -> Parallel:
+    """What --parallel says; what is no number is refused by `SmolVLM.load`."""
+    return int(text) if text.isdecimal() else cast("Parallel", text)
 
 
 def seconds(time: str) -> float:

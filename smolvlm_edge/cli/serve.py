@@ -139,7 +139,7 @@ def serve(
         name, _, place = wanted.partition("=")
         folder = making.find(place or name, wanted_targets(engine))
         folders[name if place else name_of(name, folder)] = folder
-    load = partial(SmolVLM.load, engine=engine, threads=threads, memory=memory)
+    load = partial(SmolVLM.load, engine=engine, threads=threads, memory=memory, parallel=limit.parallel)
     residents = Residents(folders, load, limit.max_weights and limit.max_weights * MB, limit.idle_seconds)
     with listen(host, port) as listener:
         address, port = listener.getsockname()[:2]

@@ -11,8 +11,8 @@ from smolvlm_edge.bundle.config import ModelConfig
 from smolvlm_edge.conversation.messages import Conversation
 from smolvlm_edge.conversation.prompt import PromptEncoder
 from smolvlm_edge.errors import IntegrityError
-from smolvlm_edge.generation.decoding import Keys
 from smolvlm_edge.generation.network import Features
+from smolvlm_edge.generation.slots import Keys
 from smolvlm_edge.graphs import Floats, Graph
 from smolvlm_edge.pictures.images import Tiles
 from smolvlm_edge.pictures.video import Clip, Picture, Timeline
@@ -74,11 +74,15 @@ class ModelInput:
         prefix = "" if conversation.is_continued else encoder.answer_prefix
         return cls(input_ids, is_image, keys, tiles, videos, prefix)
 
-    def embed(self, start: int, embed_tokens: Graph, features: Features) -> Floats:
-        """Embeddings [positions - start, hidden]: of tokens, and features in the places of image tokens."""
-        inputs_embeds = embed_tokens(self.input_ids[None, start:])[0]
-        places = self.is_image[start:]
+    def embed(self, start: int, stop: int, embed_tokens: Graph, features: Features) -> Floats:
+        """Embeddings [stop - start, hidden]: of tokens, and features in the places of image tokens."""
+        inputs_embeds = embed_tokens(self.input_ids[None, start:stop])[0]
+        places = self.is_image[start:stop]
         if count := int(places.sum()):
-            rows = [features[digest] for picture in self.pictures for digest in picture.digests]
-            inputs_embeds[places] = np.concatenate(rows)[-count:]
+            digests = [digest for picture in self.pictures for digest in picture.digests]
+            per_tile = int(self.is_image.sum()) // len(digests)
+            first = int(self.is_image[:start].sum())
+            tiles = range(first // per_tile, (first + count - 1) // per_tile + 1)
+            rows = np.concatenate([features[digests[tile]] for tile in tiles])
+            inputs_embeds[places] = rows[first - tiles[0] * per_tile :][:count]
         return inputs_embeds

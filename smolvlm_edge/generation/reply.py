@@ -40,7 +40,7 @@ class Reply:
         """
         texts = [stop] if isinstance(stop, str) else stop
         self._detokenizer = Detokenizer(tokenizer, texts, hidden_token_ids, prefix)
-        self._eos_token_ids, self._max_tokens = eos_token_ids, max_tokens
+        self._eos_token_ids, self.max_tokens = eos_token_ids, max_tokens
         self._constraint, self._guide = constraint, guide
         self._text = ""
         self.tokens = 0
@@ -57,7 +57,7 @@ class Reply:
         self.tokens += 1
         guide = self._guide
         ended = token in self._eos_token_ids or (guide is not None and guide.ended)
-        cut = self.tokens == self._max_tokens or (guide is not None and guide.cut)
+        cut = self.tokens == self.max_tokens or (guide is not None and guide.cut)
         text = self._detokenizer.push(token)
         if ended or cut:
             text += self._detokenizer.flush()
@@ -67,5 +67,5 @@ class Reply:
             self.finish_reason = "length"
         self._text += text
         if self._constraint and self.finish_reason:
-            self._constraint.check(self._text, self._max_tokens)
+            self._constraint.check(self._text, self.max_tokens)
         return text

@@ -16,6 +16,8 @@ class Timings:
 
     load_ms: float = 0.0
     """Checking the bundle and opening its graphs, all of them together."""
+    queue_ms: float = 0.0
+    """Waiting for other callers, before anything of this answer was computed."""
     preprocess_ms: float = 0.0
     """Reading, resizing and cutting the pictures, and tokenizing the prompt."""
     vision_ms: float = 0.0
@@ -35,6 +37,8 @@ class Timings:
     cached_tokens: int = 0
     """How many of the prompt's first tokens were in the cache already, left by the prompt before."""
     generated_tokens: int = 0
+    batch_size: float = 0.0
+    """Sequences that were decoded together, on average over this answer's tokens after the first; 1 is alone."""
     peak_rss_bytes: int | None = None
     """The most memory this process had resident, up to the first token or, at the end of the answer, the last one; None
     where the system does not tell (Windows)."""
@@ -53,12 +57,16 @@ class Clock:
         self._peak_rss_bytes: int | None = None
         self._spent_ms: defaultdict[str, float] = defaultdict(float, load_ms=load_ms)
 
+    def since(self, name: str, start: float) -> None:
+        """Add the time since a moment of `time.perf_counter` to a field of `Timings`."""
+        self._spent_ms[name] += (time.perf_counter() - start) * 1000
+
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
         """Add the time spent inside to a field of `Timings`."""
         start = time.perf_counter()
         yield
-        self._spent_ms[name] += (time.perf_counter() - start) * 1000
+        self.since(name, start)
 
     def timings(
         self,
@@ -68,6 +76,7 @@ class Clock:
         prompt_tokens: int,
         cached_tokens: int,
         generated_tokens: int,
+        batch_size: float,
         finished: bool,
     ) -> Timings:
         """The cost up to now; called after every token."""
@@ -86,6 +95,7 @@ class Clock:
             prompt_tokens=prompt_tokens,
             cached_tokens=cached_tokens,
             generated_tokens=generated_tokens,
+            batch_size=batch_size,
             peak_rss_bytes=self._peak_rss_bytes,
         )
 

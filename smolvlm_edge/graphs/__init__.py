@@ -5,6 +5,7 @@ Only the modules in this folder import an engine, and only when a model is loade
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -29,31 +30,65 @@ class Graph(Protocol):
 
 
 class Decoder(Protocol):
-    """The decoder graph with its key/value cache, for one sequence."""
+    """The decoder graph with its key/value cache: slots, of which each holds one sequence.
+
+    Who has one sequence only need not speak of slots: it is in the first.
+    """
+
+    @property
+    def slots(self) -> int:
+        """Sequences that it can hold."""
 
     @property
     def chunk(self) -> int:
         """Positions to append at once while a prompt is read."""
 
     @property
+    def bytes_per_position(self) -> int:
+        """Of the cache."""
+
+    @property
     def length(self) -> int:
-        """Positions in the cache."""
+        """Positions in the first slot."""
+
+    def length_of(self, slot: int) -> int:
+        """Positions in a slot."""
 
     def reserve(self, length: int) -> None:
-        """Make room for that many positions at once."""
+        """Make room for that many positions in every slot; what nothing is written to takes no memory."""
 
-    def truncate(self, length: int) -> None:
-        """Forget every position from `length` on."""
+    def truncate(self, length: int, slot: int = 0) -> None:
+        """Forget every position of a slot from `length` on."""
 
-    def __call__(self, inputs_embeds: Floats, logits_to_keep: int = 1) -> Floats:
-        """Append positions to the cache.
+    def release(self, slot: int) -> None:
+        """Give back the memory of a slot's positions that were forgotten, where the system takes it."""
+
+    def copy(self, source: int, target: int, start: int, stop: int) -> None:
+        """Write some positions of a slot to the same places of another, which ends with them."""
+
+    def __call__(self, inputs_embeds: Floats, logits_to_keep: int = 1, slot: int = 0) -> Floats:
+        """Append positions to a slot.
 
         Args:
             inputs_embeds: [new positions, hidden].
             logits_to_keep: How many of the last positions to score.
+            slot: Whose sequence they belong to.
 
         Returns:
             [logits_to_keep, vocab_size]; valid until the next call.
+        """
+
+    def step(self, inputs_embeds: Floats, slots: Sequence[int]) -> Floats:
+        """Append one position to each of several slots, in one run of the graph.
+
+        Slots that lie between them are computed too, and what comes of that is thrown away.
+
+        Args:
+            inputs_embeds: [slots, hidden].
+            slots: In ascending order; none of them is empty.
+
+        Returns:
+            [slots, vocab_size]; valid until the next call.
         """
 
     def close(self) -> None:
@@ -70,8 +105,8 @@ class Engine(Protocol):
     def graph(self, path: Path) -> Graph:
         """Open a graph without state."""
 
-    def decoder(self, path: Path) -> Decoder:
-        """Open the decoder graph."""
+    def decoder(self, path: Path, slots: int = 1) -> Decoder:
+        """Open the decoder graph, for so many sequences; one that cannot take several has one slot all the same."""
 
 
 def available_cores(root: Path = Path("/")) -> int:

@@ -5,7 +5,8 @@ import math
 import mmap
 import os
 import platform
-from collections.abc import Collection, Mapping
+import sys
+from collections.abc import Collection, Mapping, Sequence
 
 # Wheels since 1.29 report to their maker unless this is set before the import, which may already send an event.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -46,9 +47,9 @@ class OnnxRuntimeEngine:
         """Open a graph without state."""
         return OnnxGraph(_session(path, self.threads))
 
-    def decoder(self, path: Path) -> "OnnxDecoder":
-        """Open the decoder graph."""
-        return OnnxDecoder(_session(path, self.threads))
+    def decoder(self, path: Path, slots: int = 1) -> "OnnxDecoder":
+        """Open the decoder graph, for so many sequences."""
+        return OnnxDecoder(_session(path, self.threads), slots)
 
 
 class OnnxGraph:
@@ -89,91 +90,177 @@ class OnnxFunction:
 class OnnxDecoder:
     """The decoder; its cache is updated in place.
 
-    Past and present of a layer are bound to the same buffer [1, key/value heads, capacity, head_dim], which
-    GroupQueryAttention notices: it then writes the new keys and values where they belong and copies nothing.
-    A buffer that is too small is replaced by one some steps larger.
+    Past and present of a layer are bound to the same buffer [slots, key/value heads, capacity, head_dim], which
+    GroupQueryAttention notices: it then writes the new keys and values where they belong and copies nothing. The part
+    of one slot is contiguous, and so is that of neighbours: whichever is bound is what a run computes. A buffer that is
+    too small is replaced by one some steps larger.
     """
 
     chunk = 128
     """Attention weights of a chunk take heads × chunk × context × 4 bytes: 38 MB for 8,192 positions of the 256M shape,
     where the whole prompt at once would take 2.4 GB."""
 
-    def __init__(self, session: ort.InferenceSession) -> None:
+    def __init__(self, session: ort.InferenceSession, slots: int = 1) -> None:
         self._session: ort.InferenceSession | None = session
-        self._binding: ort.IOBinding | None = session.io_binding()
+        self.slots = slots
         past = [node for node in session.get_inputs() if node.name.startswith("past_key_values.")]
         self._names = [(node.name, node.name.replace("past_key_values.", "present.")) for node in past]
         _, self._heads, _, self._head_dim = past[0].shape
         self._vocab_size = session.get_outputs()[-1].shape[-1]
-        self._logits: Floats = np.empty((1, 0, self._vocab_size), np.float32)
-        self._caches: dict[str, Floats] = {}
+        self._caches: dict[str, _Cache] = {}
+        self._bindings: dict[tuple[int, int], _Binding] = {}
+        """What is bound for a run of the slots from one to before another."""
         self._capacity = 0
-        self._length = 0
+        self._lengths = [0] * slots
+
+    @property
+    def bytes_per_position(self) -> int:
+        """Of the cache."""
+        return len(self._names) * self._heads * self._head_dim * 4
 
     @property
     def length(self) -> int:
-        """Positions in the cache."""
-        return self._length
+        """Positions in the first slot."""
+        return self._lengths[0]
+
+    def length_of(self, slot: int) -> int:
+        """Positions in a slot."""
+        return self._lengths[slot]
 
     def reserve(self, length: int) -> None:
-        """Make room for that many positions at once."""
+        """Make room for that many positions in every slot."""
         if length <= self._capacity:
             return
-        if self._binding is None:
+        if self._session is None:
             raise EngineError(CLOSED)
         capacity = -(-length // CACHE_STEP) * CACHE_STEP
-        shape = (1, self._heads, capacity, self._head_dim)
-        for past, present in self._names:  # one by one, so that never more than one is there twice
+        shape = (self.slots, self._heads, capacity, self._head_dim)
+        self._bindings = {}
+        for name, _ in self._names:  # one by one, so that never more than one is there twice
             try:
-                cache = _zeros(shape)
+                cache = _Cache(shape)
             except (MemoryError, OSError) as error:
                 raise EngineError(f"not enough memory for a context of {length} tokens") from error
-            if past in self._caches:
-                cache[:, :, : self._length] = self._caches[past][:, :, : self._length]
-            value = ort.OrtValue.ortvalue_from_numpy(cache)
-            self._binding.bind_ortvalue_input(past, value)
-            self._binding.bind_ortvalue_output(present, value)
-            self._caches[past] = cache
+            if name in self._caches:
+                for slot, kept in enumerate(self._lengths):
+                    cache.values[slot, :, :kept] = self._caches[name].values[slot, :, :kept]
+            self._caches[name] = cache
         self._capacity = capacity
 
-    def truncate(self, length: int) -> None:
-        """Forget every position from `length` on."""
-        self._length = min(self._length, length)
+    def truncate(self, length: int, slot: int = 0) -> None:
+        """Forget every position of a slot from `length` on."""
+        self._lengths[slot] = min(self._lengths[slot], length)
 
-    def __call__(self, inputs_embeds: Floats, logits_to_keep: int = 1) -> Floats:
-        """Append positions [new positions, hidden]; return logits [logits_to_keep, vocab_size]."""
-        session, binding, caches = self._session, self._binding, self._caches
-        if session is None or binding is None:
+    def release(self, slot: int) -> None:
+        """Give back the memory of a slot's positions that were forgotten."""
+        for cache in list(self._caches.values()):
+            cache.release(slot, self._lengths[slot])
+
+    def copy(self, source: int, target: int, start: int, stop: int) -> None:
+        """Write some positions of a slot to the same places of another, which ends with them."""
+        for cache in list(self._caches.values()):
+            cache.values[target, :, start:stop] = cache.values[source, :, start:stop]
+        self._lengths[target] = stop
+
+    def __call__(self, inputs_embeds: Floats, logits_to_keep: int = 1, slot: int = 0) -> Floats:
+        """Append positions [new positions, hidden] to a slot; return logits [logits_to_keep, vocab_size]."""
+        total = self._lengths[slot] + len(inputs_embeds)
+        logits = self._run(inputs_embeds[None], logits_to_keep, slot, [total])
+        self._lengths[slot] = total
+        return logits[0]
+
+    def step(self, inputs_embeds: Floats, slots: Sequence[int]) -> Floats:
+        """Append one position [slots, hidden] to each of several slots; return logits [slots, vocab_size]."""
+        first, last = slots[0], slots[-1]
+        rows = np.array(slots) - first
+        embeds = np.zeros((last - first + 1, 1, inputs_embeds.shape[-1]), np.float32)
+        embeds[rows, 0] = inputs_embeds
+        # what is computed of a slot in between goes behind its last position; the next that is appended overwrites it
+        logits = self._run(embeds, 1, first, [length + 1 for length in self._lengths[first : last + 1]])
+        for slot in slots:
+            self._lengths[slot] += 1
+        return logits[:, 0] if len(slots) == len(embeds) else logits[rows, 0]
+
+    def _run(self, inputs_embeds: Floats, logits_to_keep: int, first: int, totals: list[int]) -> Floats:
+        """Compute neighbouring slots [slots, new positions, hidden]; return logits [slots, logits_to_keep, vocab_size].
+
+        Args:
+            inputs_embeds: What is appended to each.
+            logits_to_keep: How many of the last positions to score.
+            first: The first of the slots.
+            totals: Positions that are in each of them afterwards.
+        """
+        self.reserve(max(totals))
+        session, caches, bindings = self._session, self._caches, self._bindings
+        if session is None or not caches:
             raise EngineError(CLOSED)
-        total = self._length + len(inputs_embeds)
-        self.reserve(total)
-        bind = binding.bind_cpu_input
-        bind("inputs_embeds", np.ascontiguousarray(inputs_embeds[None]))
+        key = first, len(totals)
+        if (bound := bindings.get(key)) is None:
+            bound = bindings[key] = _Binding(session, caches, self._names, *key)
+        bind = bound.binding.bind_cpu_input
+        bind("inputs_embeds", np.ascontiguousarray(inputs_embeds))
         bind("logits_to_keep", np.array([logits_to_keep], np.int64))
-        bind("seqlens_k", np.array([total - 1], np.int32))
-        bind("total_sequence_length", np.array(total, np.int32))
-        logits = self._room_for_logits(binding, logits_to_keep)
-        _run(session.run_with_iobinding, binding)
-        del caches  # held until here, because the model may be closed in the meantime
-        self._length = total
+        bind("seqlens_k", np.array(totals, np.int32) - 1)
+        bind("total_sequence_length", np.array(max(totals), np.int32))
+        logits = bound.room_for_logits(logits_to_keep, self._vocab_size)
+        _run(session.run_with_iobinding, bound.binding)
         return logits
-
-    def _room_for_logits(self, binding: ort.IOBinding, count: int) -> Floats:
-        """Where the engine is to write them: asking it for its outputs costs a token 2 % of its time."""
-        if self._logits.shape[1] != count:
-            self._logits = np.empty((1, count, self._vocab_size), np.float32)
-            binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(self._logits))
-        return self._logits[0]
 
     def close(self) -> None:
         """Free the session and the cache."""
-        self._session, self._binding, self._caches, self._capacity, self._length = None, None, {}, 0, 0
+        self._session, self._caches, self._bindings, self._capacity = None, {}, {}, 0
+        self._lengths = [0] * self.slots
         return_freed_memory()
 
 
-def _zeros(shape: tuple[int, ...]) -> Floats:
-    """Pages of its own: those that nothing was written to take no memory, and all go when the array does."""
-    return np.frombuffer(mmap.mmap(-1, 4 * math.prod(shape), **PRIVATE), np.float32).reshape(shape)
+class _Cache:
+    """The keys or the values of a layer."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        """Pages of its own: those that nothing was written to take no memory, and all go when the array does."""
+        self._pages = mmap.mmap(-1, 4 * math.prod(shape), **PRIVATE)
+        self.values: Floats = np.frombuffer(self._pages, np.float32).reshape(shape)
+
+    def release(self, slot: int, length: int) -> None:
+        """Give back the pages that hold nothing but a slot's positions from `length` on."""
+        if not hasattr(mmap, "MADV_DONTNEED") or sys.platform == "darwin":  # there it means something weaker
+            return
+        _, heads, capacity, head_dim = self.values.shape
+        for head in range(heads):
+            row = (slot * heads + head) * capacity
+            start = -(-(row + length) * head_dim * 4 // mmap.PAGESIZE) * mmap.PAGESIZE
+            size = (row + capacity) * head_dim * 4 // mmap.PAGESIZE * mmap.PAGESIZE - start
+            if size > 0:
+                self._pages.madvise(mmap.MADV_DONTNEED, start, size)
+
+
+class _Binding:
+    """Where a run of neighbouring slots finds its cache, and puts its logits."""
+
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        caches: Mapping[str, _Cache],
+        names: Sequence[tuple[str, str]],
+        first: int,
+        count: int,
+    ) -> None:
+        self.binding = session.io_binding()
+        self._count = count
+        self._logits: Floats = np.empty((count, 0, 0), np.float32)
+        # held as long as this is, because the model may be closed while it runs
+        self._parts = [caches[past].values[first : first + count] for past, _ in names]
+        for (past, present), part in zip(names, self._parts, strict=True):
+            value = ort.OrtValue.ortvalue_from_numpy(part)
+            self.binding.bind_ortvalue_input(past, value)
+            self.binding.bind_ortvalue_output(present, value)
+
+    def room_for_logits(self, count: int, vocab_size: int) -> Floats:
+        """Where the engine is to write them: asking it for its outputs costs a token 2 % of its time."""
+        if self._logits.shape[1] != count:
+            self._logits = np.empty((self._count, count, vocab_size), np.float32)
+            self.binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(self._logits))
+        return self._logits
 
 
 def _session(path: Path, threads: int) -> ort.InferenceSession:

@@ -6,7 +6,7 @@ import importlib
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,8 +78,11 @@ class OpenVinoEngine:
         """Open a graph without state."""
         return OpenVinoGraph(self._compile(path, *self._read(path, TILE_GROUPS)).create_infer_request())
 
-    def decoder(self, path: Path) -> "OpenVinoDecoder":
-        """Open the decoder graph, or take one that was closed before."""
+    def decoder(self, path: Path, slots: int = 1) -> "OpenVinoDecoder":  # noqa: ARG002 - one is what it has
+        """Open the decoder graph, or take one that was closed before.
+
+        It has one slot: the state of a request cannot be bound a part at a time.
+        """
         key = _digest(path, self._properties, self._options)
         if (found := compiled_decoders.take(key)) is None:
             model, properties = self._read(path, {})
@@ -178,13 +181,21 @@ class OpenVinoGraph:
 
 
 class OpenVinoDecoder:
-    """The decoder; its cache is the state of the request, which the plugin enlarges by itself."""
+    """The decoder; its cache is the state of the request, which the plugin enlarges by itself. It has one slot."""
+
+    slots = 1
 
     def __init__(self, decoder: CompiledDecoder) -> None:
         self._request, self.chunk = decoder.compiled.create_infer_request(), decoder.chunk
         self._length = 0
         self._given_back = finalize(self, compiled_decoders.keep, decoder)
         self._given_back.atexit = False
+
+    @property
+    def bytes_per_position(self) -> int:
+        """Of the cache, once something is in it; with the plugin's bf16 it is half of this."""
+        states = self._request.query_state() if self._request is not None else []
+        return sum(4 * state.state.shape[1] * state.state.shape[3] for state in states if len(state.state.shape) == 4)
 
     @property
     def length(self) -> int:
@@ -194,7 +205,17 @@ class OpenVinoDecoder:
     def reserve(self, length: int) -> None:
         """Do nothing: the plugin makes room in steps of its own."""
 
-    def truncate(self, length: int) -> None:
+    def length_of(self, slot: int) -> int:  # noqa: ARG002
+        """Positions in the cache."""
+        return self._length
+
+    def release(self, slot: int) -> None:
+        """Do nothing: the plugin keeps what it made room for."""
+
+    def copy(self, source: int, target: int, start: int, stop: int) -> None:
+        """Never called: there is no other slot."""
+
+    def truncate(self, length: int, slot: int = 0) -> None:  # noqa: ARG002
         """Forget every position from `length` on; unless all are forgotten, that copies the rest."""
         if length >= self._length:
             return
@@ -205,7 +226,11 @@ class OpenVinoDecoder:
                 state.state = ov.Tensor(np.ascontiguousarray(state.state.data[:, :, :length]))
         self._length = length
 
-    def __call__(self, inputs_embeds: Floats, logits_to_keep: int = 1) -> Floats:
+    def step(self, inputs_embeds: Floats, slots: Sequence[int]) -> Floats:  # noqa: ARG002
+        """Append one position [1, hidden]; return logits [1, vocab_size]."""
+        return self(inputs_embeds)
+
+    def __call__(self, inputs_embeds: Floats, logits_to_keep: int = 1, slot: int = 0) -> Floats:  # noqa: ARG002
         """Append positions [new positions, hidden]; return logits [logits_to_keep, vocab_size]."""
         past = self._length
         # counted first: an interrupt arrives when the engine is done, and the next answer must know of a cache to empty

@@ -167,8 +167,8 @@ class _Recorder:
         graph = self._engine.graph(path)
         return _Recorded(graph, self.features) if path.stem == "connector" else graph
 
-    def decoder(self, path: Path) -> Decoder:
-        return self._engine.decoder(path)
+    def decoder(self, path: Path, slots: int = 1) -> Decoder:
+        return self._engine.decoder(path, slots)
 
 
 class _Recorded:
