@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from starlette.types import Receive
 
+from smolvlm_edge.constraints import RULES
 from smolvlm_edge.conversation.messages import RawMessage
 from smolvlm_edge.errors import IncompleteError, StoppedError
 from smolvlm_edge.generation.answer import Answer, Chunk, GenerateOptions
@@ -93,8 +94,8 @@ class Answering:
                 stream = model.astream(question.images, question.prompt, messages=question.messages, **options)  # type: ignore[arg-type]
                 async with aclosing(stream) as chunks:
                     async for chunk in chunks:
-                        last = chunk
-                        await events.put(chunk)
+                        last = _whole(chunk, question.options)
+                        await events.put(last)
         except Exception as error:  # noqa: BLE001 - the reader raises it
             await events.put(_cut_off(last) if last and isinstance(error, IncompleteError) else error)
             await events.put(None)
@@ -111,6 +112,12 @@ async def _next(events: Events) -> Chunk | Progress | Exception | None:
             return await events.get()
     except TimeoutError:
         return Progress("waiting")
+
+
+def _whole(chunk: Chunk, options: GenerateOptions) -> Chunk:
+    """An answer that was brought to a valid end has ended: clients throw away what the length cut off."""
+    completed = chunk.finish_reason == "length" and options.get("on_limit") == "complete"
+    return replace(chunk, finish_reason="stop") if completed and options.keys() & RULES.keys() else chunk
 
 
 def _cut_off(last: Chunk) -> Chunk:
