@@ -1,5 +1,5 @@
 # What a developer needs; `make` alone runs what CI runs.
-.PHONY: check test stress parity integrations aarch64 optimum packaging screenshot lint types fix clean stand-in
+.PHONY: check test stress parity integrations aarch64 optimum packaging clients screenshot lint types fix clean stand-in
 PYTHON ?= .venv/bin/python
 
 check: lint types test
@@ -24,6 +24,9 @@ optimum: .venv-optimum-intel  ## against optimum-cli and optimum-intel, which ha
 
 integrations:  ## other programs with smol-edge in them: llm, VLMEvalKit, Ray, Docling; environments below .environments/
 	SMOL_EDGE_ENVIRONMENTS=.environments $(PYTHON) -m pytest -m integrations -rs
+
+clients:  ## programs of others against the server, each in an environment of its own; needs chromium and npm for some
+	$(PYTHON) -m pytest -m clients -rs
 
 packaging:  ## freezes examples/desktop and looks at its window; needs the [packaging] extra, tkinter and Xvfb
 	$(PYTHON) -m pytest -m packaging -rs
