@@ -365,7 +365,7 @@ class SmolVLM:
 
     def _reply(
         self,
-        prefix: str | None,
+        prefix: str,
         max_tokens: int,
         options: GenerateOptions,
         constraint: Constraint | None,

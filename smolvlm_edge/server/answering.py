@@ -91,7 +91,7 @@ class Answering:
                     "timeout": _left(deadline, self._seconds),
                     "allow_paths": False,
                 }
-                stream = model.astream(question.images, question.prompt, messages=question.messages, **options)  # type: ignore[arg-type]
+                stream = model.astream(question.images, question.prompt, messages=question.messages, **options)
                 async with aclosing(stream) as chunks:
                     async for chunk in chunks:
                         last = _whole(chunk, question.options)

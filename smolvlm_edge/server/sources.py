@@ -152,7 +152,7 @@ class Sources:
             raise HttpError("this server opens no files: send the picture as a data: URL", param=param)
         outside = HttpError("there is no such file below the server's media folder", 404, param=param)
         try:
-            path = Path(os.fspath(as_source(url))).resolve(strict=True)  # type: ignore[arg-type]  # a path, as it is file:
+            path = Path(os.fspath(as_source(url))).resolve(strict=True)
         except (OSError, ValueError, RuntimeError):  # missing, a NUL within, a circle of links
             raise outside from None
         if not path.is_relative_to(self._media_dir) or not path.is_file():

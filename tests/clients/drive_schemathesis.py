@@ -1,4 +1,4 @@
-"""Thousands of odd requests, drawn from /openapi.json: none may be answered with 5xx. Usage: drive_schemathesis.py URL."""
+"""Thousands of odd requests, drawn from /openapi.json: no 5xx. Usage: drive_schemathesis.py URL."""
 
 import os
 import subprocess

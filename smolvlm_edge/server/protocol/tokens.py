@@ -1,5 +1,7 @@
 """Tokens: of a text, and how many a conversation with its pictures takes."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 
@@ -22,7 +24,7 @@ class PieceOfText(msgspec.Struct):
 class Tokens(msgspec.Struct):
     """Token ids, or tokens with their texts."""
 
-    tokens: list[int | PieceOfText]
+    tokens: Sequence[int | PieceOfText]
 
 
 class DetokenizeRequest(msgspec.Struct):
