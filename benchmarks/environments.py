@@ -41,6 +41,16 @@ Not GGML_NATIVE: it takes AMX where the processor announces it, and virtual mach
 """
 
 
+SERVER_OPTIONS = (
+    "-DCMAKE_BUILD_TYPE=Release",
+    "-DBUILD_SHARED_LIBS=OFF",
+    "-DLLAMA_CURL=OFF",
+    "-DLLAMA_BUILD_TESTS=OFF",
+    "-DLLAMA_BUILD_EXAMPLES=OFF",
+)
+"""Of llama.cpp's server: one program, which fetches nothing."""
+
+
 def ensure(folder: Path, name: str) -> Path:
     """The environment of that name, built if it is not there yet.
 
@@ -92,6 +102,20 @@ def _llama_cpp(environment: Path) -> None:
     variables = os.environ | {"CMAKE_ARGS": " ".join(cmake_options())}
     _pip(environment, "install", "--no-build-isolation", str(source), env=variables)
     _pip(environment, "install", OLD_TRANSFORMERS, "torch", "safetensors", "sentencepiece")  # for its converter
+
+
+def llama_server(environment: Path) -> Path:
+    """llama.cpp's server, compiled from the source in its environment if it is not there yet; another 15 minutes."""
+    build, scripts = environment / "server", python_of(environment).parent
+    program = build / "bin" / ("llama-server.exe" if os.name == "nt" else "llama-server")
+    if not program.exists():
+        variables = os.environ | {"PATH": os.pathsep.join([str(scripts), os.environ["PATH"]])}
+        source = environment / "source" / "vendor" / "llama.cpp"
+        configure = [scripts / "cmake", "-G", "Ninja", "-S", source, "-B", build, *SERVER_OPTIONS, *cmake_options()]
+        subprocess.run(configure, check=True, env=variables, **_QUIET)
+        compile_ = [scripts / "cmake", "--build", build, "--target", "llama-server"]
+        subprocess.run(compile_, check=True, env=variables, **_QUIET)
+    return program
 
 
 def _transformers_js(environment: Path) -> None:

@@ -58,6 +58,7 @@ def text_config(
 ) -> dict[str, object]:
     """The text_config of config.json."""
     return {
+        "architectures": ["VLlama3ForCausalLM"],  # as released; llama.cpp's converter looks for it here
         "model_type": "llama",
         "hidden_size": hidden,
         "intermediate_size": intermediate,

@@ -5,17 +5,20 @@ tuners/tuners_utils.py `check_target_module_exists` (targets).
 """
 
 import math
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import regex  # as `re`, but with a deadline
+
 from smolvlm_edge.bundle.formats import ADAPTER_CONFIG
 from smolvlm_edge.bundle.reading import LARGEST, read_json
 from smolvlm_edge.errors import IntegrityError, UnsupportedModelError
 
+LONGEST_PATTERN = 10_000
+PATTERN_SECONDS = 1
 MERGE_WITH_PEFT = "merge it with PEFT first (merge_and_unload, save_pretrained) and export the result"
 
 # variants of LoRA that are no plain sum or are trained for other modules than their tensors' names say
@@ -93,7 +96,7 @@ class AdapterConfig:
         if self.target_modules in (None, "all-linear"):
             return True
         if isinstance(self.target_modules, str):
-            return re.fullmatch(self.target_modules, module) is not None
+            return _matches(self.target_modules, module)
         tied = self.ensure_weight_tying and module == "lm_head"  # PEFT adds it without writing it down
         return tied or any(f".{module}".endswith(f".{target}") for target in self.target_modules or ())
 
@@ -128,7 +131,18 @@ class _Values:
 
 
 def _by_pattern(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
-    return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), default)
+    return next((value for key, value in patterns.items() if _matches(rf"(.*\.)?({key})", module)), default)
+
+
+def _matches(pattern: str, module: str) -> bool:
+    """Whether a pattern, which a stranger may have written, describes a whole name."""
+    try:
+        return regex.fullmatch(pattern, module, timeout=PATTERN_SECONDS) is not None
+    except TimeoutError:
+        raise IntegrityError(
+            f"{ADAPTER_CONFIG}: {pattern[:40]!r} takes more than {PATTERN_SECONDS} s to compare with {module}; "
+            f"{MERGE_WITH_PEFT}"
+        ) from None
 
 
 def _rank(value: Any) -> int:
@@ -145,8 +159,10 @@ def _number(value: Any) -> float:
 
 def _pattern(value: str) -> str:
     try:
-        re.compile(value)
-    except (re.error, RecursionError, OverflowError) as error:
+        if len(value) > LONGEST_PATTERN:
+            raise regex.error(f"more than {LONGEST_PATTERN} characters")
+        regex.compile(value)
+    except (regex.error, RecursionError, OverflowError, MemoryError) as error:
         raise IntegrityError(f"{ADAPTER_CONFIG}: {value[:40]!r} is no regular expression ({error})") from error
     return value
 

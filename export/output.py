@@ -2,12 +2,12 @@
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from uuid import uuid4
 
-from smolvlm_edge.errors import ExportError, RequestError
+from smolvlm_edge.errors import ExportError, RequestError, SmolEdgeError
+from smolvlm_edge.store.staging import private_folder
 
 
 def check_free(out: Path, kind: str, foreign: Callable[[Path], str | None], *, force: bool) -> None:
@@ -50,7 +50,7 @@ def written(out: Path, *, force: bool) -> Iterator[Path]:
         ExportError: It cannot be written, or memory ran out.
     """
     try:
-        with staged(out.resolve(), force=force) as folder:
+        with staged(out.resolve(), force=force) as folder, known_as({folder: out}):
             yield folder
     except OSError as error:
         raise ExportError(f"cannot write {out}: {error.strerror or error} (nothing was left behind)") from error
@@ -71,24 +71,37 @@ def staged(out: Path, *, force: bool) -> Iterator[Path]:
         OSError: It cannot be written, or without `force`, something stands there by now.
     """
     made = [parent for parent in out.parents if not os.path.lexists(parent)]  # the innermost first
-    folder = out.parent / f".{out.name}.{uuid4().hex[:8]}.partial"
     try:
-        folder.mkdir(parents=True)
-        yield folder
-        _move_into_place(folder, out, force=force)
+        with private_folder(out) as folder:
+            _restore(out)
+            yield folder
+            _move_into_place(folder, out, force=force)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
         for parent in made:
             with suppress(OSError):
                 parent.rmdir()
         raise
 
 
+@contextmanager
+def known_as(names: Mapping[Path, Path]) -> Iterator[None]:
+    """Errors about files in a hidden folder name the places that the user knows; the first that fits comes first."""
+    try:
+        yield
+    except SmolEdgeError as error:
+        message = str(error)
+        for hidden, known in names.items():
+            message = message.replace(str(hidden), str(known))
+        if message == str(error):
+            raise
+        raise type(error)(message) from error
+
+
 def _move_into_place(folder: Path, out: Path, *, force: bool) -> None:
     if not (force and out.exists()):
         folder.rename(out)  # fails if somebody has put something there in the meantime
         return
-    replaced = folder.with_suffix(".replaced")
+    replaced = _replaced(out)
     try:
         out.rename(replaced)
         folder.rename(out)
@@ -96,3 +109,15 @@ def _move_into_place(folder: Path, out: Path, *, force: bool) -> None:
         if not out.exists():
             replaced.rename(out)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _restore(out: Path) -> None:
+    """Undo what an export did that was killed between its two renames."""
+    replaced = _replaced(out)
+    with suppress(OSError):  # there is none, or there is an output
+        if not os.path.lexists(out):
+            replaced.rename(out)
+
+
+def _replaced(out: Path) -> Path:
+    return out.with_name(f".{out.name}.replaced")

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from smolvlm_edge.bundle import MANIFEST, TOKENIZER_FILES, AdapterEntry, Bundle, Target, sha256, write_manifest
 from smolvlm_edge.bundle.config import ImageConfig, ModelConfig
 from smolvlm_edge.bundle.formats import ADAPTER_WEIGHTS, check_format
-from smolvlm_edge.bundle.reading import read_json
+from smolvlm_edge.bundle.reading import Section, read_bytes, read_json
 from smolvlm_edge.conversation.prompt import PromptEncoder
 from smolvlm_edge.errors import ExportError, IntegrityError, RequestError
 from smolvlm_edge.export.adapter import Adapter
@@ -20,9 +20,11 @@ from smolvlm_edge.export.building import Progress, build_graphs
 from smolvlm_edge.export.calibration import DecoderLayers, Sample, SampleMaker, bundled_samples, enough, folder_samples
 from smolvlm_edge.export.checkpoint import HEAD, TOKEN_TABLE, Checkpoint
 from smolvlm_edge.export.fidelity import measure_lost
-from smolvlm_edge.export.output import check_free, unknown_file, written
+from smolvlm_edge.export.output import check_free, known_as, unknown_file, written
 from smolvlm_edge.export.targets import NewBuilder
 from smolvlm_edge.export.targets.onnx import OnnxGraphBuilder
+from smolvlm_edge.export.turn_end import turn_end
+from smolvlm_edge.generation.answer import check_options
 from smolvlm_edge.graphs import available_cores
 from smolvlm_edge.graphs.choice import choose_engines
 from smolvlm_edge.graphs.engines import open_engine
@@ -81,13 +83,16 @@ def export_checkpoint(
     check_format(checkpoint)
     model, weights = ModelConfig.from_folder(checkpoint), Checkpoint(checkpoint)
     _check_image_size(checkpoint, model)
+    _check_generation(model)
     if model.tie_word_embeddings:
         weights.tie_head()
     _check_vocabulary(weights, model)
     if adapter is not None:
         model = Adapter.open(adapter).merge_into(weights, model)
     with written(out, force=force) as folder:
-        _copy_tokenizer_files(checkpoint, adapter, folder, model)
+        origins = _copy_tokenizer_files(checkpoint, adapter, folder)
+        with known_as(origins):
+            model = _with_turn_end(checkpoint, PromptEncoder(folder, model), model)
         builders = [_new_builder(target) for target in targets]
         samples = _samples(folder, model, calibration) if recipe.rules else []
         progress = progress or (lambda *_: None)
@@ -199,19 +204,44 @@ def _new_builder(target: Target) -> NewBuilder:
     return OpenVinoGraphBuilder
 
 
-def _copy_tokenizer_files(checkpoint: Path, adapter: Path | None, folder: Path, model: ModelConfig) -> None:
+def _copy_tokenizer_files(checkpoint: Path, adapter: Path | None, folder: Path) -> dict[Path, Path]:
+    """Fill the bundle's folder; where each file comes from, and where it would if it were there."""
+    origins = {}
     for name in TOKENIZER_FILES:
         source = checkpoint if adapter is None or not _is_of_adapter(adapter, name) else adapter
+        origins[folder / name] = source / name
         if os.path.isfile(source / name):
-            try:
-                data = (source / name).read_bytes()
-            except OSError as error:
-                raise IntegrityError(f"{source / name} cannot be read: {error.strerror}") from error
-            (folder / name).write_bytes(data)
+            (folder / name).write_bytes(read_bytes(source / name))
     if not (folder / "tokenizer.json").is_file():
         raise IntegrityError(f"{checkpoint} has no tokenizer.json: save the tokenizer of the model there")
-    if PromptEncoder(folder, model).is_base:  # what the runtime would refuse is refused here
+    return {**origins, folder: checkpoint}
+
+
+def _with_turn_end(checkpoint: Path, encoder: PromptEncoder, model: ModelConfig) -> ModelConfig:
+    """The model with the end of a turn among its end tokens, if no generation_config.json names any.
+
+    Without it an answer would run on: config.json names the end of a text alone. What the runtime would refuse of
+    tokenizer and template is refused here.
+    """
+    if encoder.is_base:
         logger.warning("%s has no chat template, as a base model: it will complete prompts as they stand", checkpoint)
+        return model
+    if Section.of_file_if_there(checkpoint / "generation_config.json").integers("eos_token_id"):
+        return model
+    end = turn_end(encoder, model.text.vocab_size)
+    return model if end is None else replace(model, eos_token_ids=tuple(sorted({*model.eos_token_ids, end})))
+
+
+def _check_generation(model: ModelConfig) -> None:
+    """Refuse defaults that make no sense, and say which ones are not done."""
+    try:
+        check_options({}, model.generation.options())[0].check_vocabulary(model.text.vocab_size)
+    except RequestError as error:
+        raise IntegrityError(f"generation_config.json: {error}") from error
+    if model.generation.ignored:
+        logger.warning(
+            "generation_config.json asks for %s, which smol-edge does not do", ", ".join(model.generation.ignored)
+        )
 
 
 def _is_of_adapter(adapter: Path, name: str) -> bool:

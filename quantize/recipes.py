@@ -4,6 +4,7 @@ A recipe is a value: an ordered list of (pattern, format), where the first patte
 name decides. Only matrices ask; norms, biases, the patch convolution and position tables stay float32.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
@@ -12,6 +13,10 @@ from typing import Any, Literal, Self, get_args
 Kind = Literal["float32", "blocks", "rows", "static"]
 Ranges = Mapping[str, tuple[float, float]]
 """Smallest and largest value that a matrix is multiplied with, by its name."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""A bundle's folder is called after its recipe."""
+LARGEST_INPUT = 1e30
+"""Of what a matrix is multiplied with; far beyond any model's, and far within float32."""
 EXACT_BITS = 8
 """From here on, rounding to the nearest loses too little to be made up for."""
 
@@ -35,7 +40,13 @@ class Format:
     def __post_init__(self) -> None:
         """Raise ValueError for a format that no kernel multiplies with."""
         if self.kind not in get_args(Kind):
-            raise ValueError(f"no format of the kind {self.kind!r}")
+            raise ValueError(f"no format of the kind {str(self.kind)[:40]!r}")
+        if type(self.bits) is not int or type(self.block_size) is not int or type(self.symmetric) is not bool:
+            raise ValueError("bits and block_size are whole numbers, symmetric is true or false")
+        if not all(
+            end is None or (type(end) in (int, float) and abs(end) < LARGEST_INPUT) for end in (self.low, self.high)
+        ):
+            raise ValueError("low and high are numbers")
         if self.kind == "blocks" and not (self.bits in (2, 4, 8) and self.block_size in (16, 32, 64, 128)):
             raise ValueError(f"no blocks of {self.block_size} values with {self.bits} bits")
 
@@ -85,8 +96,10 @@ class Recipe:
             ValueError: It is no recipe.
         """
         try:
-            rules = tuple((str(pattern), Format(**format_)) for pattern, format_ in values["rules"])
-            return cls(str(values["name"]), rules)
+            name = str(values["name"])
+            if not NAME.fullmatch(name):
+                raise ValueError(f"{name[:40]!r} is no name of a recipe: letters, digits, '-', '_' and '.' only")
+            return cls(name, tuple((str(pattern), Format(**format_)) for pattern, format_ in values["rules"]))
         except (KeyError, TypeError) as error:
             raise ValueError(f"no recipe: {error}") from error
 

@@ -16,8 +16,8 @@
     ├── ExportError                       1  500   the bundle could not be written
     └── PartialError                      6  500   some of many pictures failed; the others are done
 
-Exit code 0 means success, 130 an interrupt (Ctrl-C) and 143 a termination. Every message is one line that says what is
-wrong and, where there is one, what to do next.
+Exit code 0 means success, 130 an interrupt (Ctrl-C), 143 a termination and 129 a closed terminal. Every message is one
+line that says what is wrong and, where there is one, what to do next.
 
 The statuses are those by which OpenAI's clients act: they ask again by themselves after 429 and from 500 on, and not
 after the others – so an answer that was cancelled or took too long is 499, nginx's status for a client that has left.

@@ -14,7 +14,7 @@ from smolvlm_edge.bundle.config import ImageConfig, VideoConfig
 from smolvlm_edge.chat import Chat
 from smolvlm_edge.constraints import Constraint, Guide, Vocabulary
 from smolvlm_edge.conversation.messages import Conversation, RawMessage, Shown, Source
-from smolvlm_edge.conversation.model_input import ModelInput, PromptSize
+from smolvlm_edge.conversation.model_input import ModelInput, PromptSize, least_tokens
 from smolvlm_edge.conversation.prompt import PromptEncoder, too_long
 from smolvlm_edge.conversation.request import Request, read_request
 from smolvlm_edge.errors import EngineError, RequestError
@@ -31,6 +31,7 @@ from smolvlm_edge.graphs import CLOSED, available_cores
 from smolvlm_edge.graphs.choice import Choice, choose_engines, wanted_targets
 from smolvlm_edge.graphs.engines import AUTO, Engines, open_engines
 from smolvlm_edge.many import Many
+from smolvlm_edge.pictures.deadline import Check
 from smolvlm_edge.pictures.images import cut, open_image
 from smolvlm_edge.pictures.video import Picture, Video, read_clip
 from smolvlm_edge.response import Response
@@ -240,7 +241,9 @@ class SmolVLM:
     ) -> PromptSize:
         """How many tokens a prompt with its pictures takes; computes nothing, and raises what `stream` raises."""
         conversation = read_request(images, prompt, messages, options)
-        pictures = [self._read(shown, options) for shown in conversation.sources]
+        self._refuse_what_cannot_fit(conversation, options)
+        stop = Stop(options.get("cancel"), options.get("timeout"))
+        pictures = [self._read(shown, options, stop.check) for shown in conversation.sources]
         read = ModelInput.of(conversation, pictures, self.prompt_encoder, self.bundle.model)
         return PromptSize(
             tokens=len(read.input_ids),
@@ -290,8 +293,10 @@ class SmolVLM:
             with clock.measure("queue_ms"):
                 turn.enter_context(self._driver.turn(stop, thread))
             with clock.measure("preprocess_ms"):
+                if len(pictures) < len(conversation.sources):
+                    self._refuse_what_cannot_fit(conversation, options)
                 for source in conversation.sources[len(pictures) :]:
-                    pictures.append(self._read(source, options))
+                    pictures.append(self._read(source, options, stop.check))
                     stop.check()
                 prompt = ModelInput.of(conversation, pictures, self.prompt_encoder, self.bundle.model)
             max_tokens = min(max_tokens, self._room(len(prompt.input_ids)))
@@ -330,17 +335,22 @@ class SmolVLM:
         """The answer to a request of `generate_many`, whose pictures are read before it is its turn."""
         images, prompt, messages = request.pop("images", ()), request.pop("prompt", ""), request.pop("messages", None)
         conversation = read_request(images, prompt, messages, request)
+        self._refuse_what_cannot_fit(conversation, request)
 
         def pictures() -> list[Picture]:  # of which nothing here keeps hold
-            return [self._read(source, request) for source in conversation.sources]
+            return [self._read(source, request, stop.check) for source in conversation.sources]
 
         return Answer.of(self.respond(conversation, pictures(), request, stop, asking))
 
-    def _read(self, shown: Shown, options: GenerateOptions) -> Picture:
+    def _refuse_what_cannot_fit(self, conversation: Conversation, options: GenerateOptions) -> None:
+        """Before pictures are decoded: raise RequestError if their tokens alone exceed the context."""
+        self._room(least_tokens(conversation, self.prompt_encoder, self.bundle.model, self.image_config, options))
+
+    def _read(self, shown: Shown, options: GenerateOptions, check: Check) -> Picture:
         if isinstance(shown.source, Video):
-            return read_clip(shown.source, VideoConfig.from_folder(self.bundle.folder))
+            return read_clip(shown.source, VideoConfig.from_folder(self.bundle.folder), check)
         detail, longest_edge = shown.detail or options.get("detail", "high"), options.get("longest_edge")
-        return cut(open_image(shown.source), self.image_config, detail=detail, longest_edge=longest_edge)
+        return cut(open_image(shown.source, check), self.image_config, detail=detail, longest_edge=longest_edge)
 
     def _check(self, options: GenerateOptions) -> tuple[Sampling, int, Constraint | None]:
         """As `check_options`, with the model's own defaults and vocabulary."""
@@ -372,8 +382,8 @@ class SmolVLM:
         guide: Guide | None,
     ) -> Reply:
         encoder, eos_token_ids, texts = self.prompt_encoder, self.bundle.model.eos_token_ids, options.get("stop", ())
-        tokenizer, hidden = encoder.tokenizer, encoder.hidden_token_ids
-        return Reply(tokenizer, hidden, prefix, eos_token_ids, max_tokens, texts, constraint, guide)
+        tokenizer, hidden, loops = encoder.tokenizer, encoder.hidden_token_ids, options.get("stop_loops", False)
+        return Reply(tokenizer, hidden, prefix, eos_token_ids, max_tokens, texts, constraint, guide, stop_loops=loops)
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:

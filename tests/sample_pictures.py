@@ -73,10 +73,6 @@ def cmyk(width: int, height: int) -> Image.Image:
     return Image.frombytes("CMYK", (width, height), pixels(width, height, 4).tobytes())
 
 
-def sixteen_bits() -> bytes:
-    return encoded(Image.fromarray(pixels(150, 110, 1)[..., 0].astype(np.uint16) * 257 + 31), "PNG")
-
-
 def animated_png() -> bytes:
     frames = [rgb(120, 90, seed) for seed in range(3)]
     return encoded(frames[0], "PNG", save_all=True, append_images=frames[1:], duration=100)
@@ -115,7 +111,6 @@ LOSSLESS: dict[str, Callable[[], Picture]] = {
     "rgb_transparent_colour": lambda: encoded(palette().convert("RGB"), "PNG", transparency=(85, 170, 85)),
     "grey_transparent_level": lambda: encoded(grey(120, 90), "PNG", transparency=100),
     "grey": lambda: grey(210, 140),
-    "grey_16_bits": sixteen_bits,
     "one_bit": lambda: grey(190, 130).point(lambda level: 255 * (level > 110), "1"),
     "cmyk": lambda: cmyk(140, 100),
     "bmp": lambda: encoded(rgb(130, 170), "BMP"),

@@ -1,6 +1,7 @@
 """Damaged, lying, unsupported and interrupted: an export ends with one clear line and leaves nothing behind."""
 
 import json
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -8,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import assert_fails, smol_edge
+from conftest import CHECKPOINTS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from smolvlm_edge import SmolEdgeError
+from smolvlm_edge import IntegrityError, SmolEdgeError
+from smolvlm_edge.bundle.config import ImageConfig, ModelConfig, VideoConfig
+from smolvlm_edge.bundle.reading import read_bytes, read_json
 from smolvlm_edge.export import export_checkpoint
 
 WEIGHTS = "model.safetensors"
@@ -62,7 +66,13 @@ def test_unknown_model_type(checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "key", "value"),
     [
-        ("text_config", "rope_scaling", {"rope_type": "llama3", "factor": 8.0}),
+        ("text_config", "rope_scaling", {"rope_type": "longrope", "factor": 8.0}),
+        ("text_config", "rope_parameters", {"rope_type": "proportional", "rope_theta": 1e4}),
+        ("text_config", "rope_parameters", {"rope_type": "default", "partial_rotary_factor": 0.5}),
+        ("text_config", "partial_rotary_factor", 0.25),
+        ("text_config", "sliding_window", 128),
+        ("text_config", "attention_chunk_size", 64),
+        ("text_config", "layer_types", ["full_attention", "sliding_attention", "full_attention"]),
         ("text_config", "hidden_act", "gelu"),
         ("text_config", "attention_bias", True),
         ("vision_config", "hidden_act", "quick_gelu"),
@@ -72,6 +82,13 @@ def test_unsupported_variant(checkpoint: Path, section: str, key: str, value: ob
     config = json.loads((checkpoint / "config.json").read_text())
     edit_json(checkpoint / "config.json", **{section: config[section] | {key: value}})
     assert_export_fails(checkpoint, 1, section)
+
+
+def test_windows_as_wide_as_the_context_change_nothing(checkpoint: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    full = {"sliding_window": 1024, "layer_types": ["full_attention"] * 3, "attention_chunk_size": None}
+    edit_json(checkpoint / "config.json", text_config=config["text_config"] | full)
+    assert ModelConfig.from_folder(checkpoint).text.max_position_embeddings == 1024
 
 
 @pytest.mark.parametrize("key", ["rope_theta", "hidden_size", "vocab_size", "rms_norm_eps"])
@@ -88,6 +105,17 @@ def test_missing_value_is_never_guessed(checkpoint: Path, key: str) -> None:
         ("text_config", "rope_theta", 10**400, 4),
         ("text_config", "rope_theta", float("inf"), 4),
         ("text_config", "max_position_embeddings", 10**15, 4),
+        ("text_config", "head_dim", 1 << 20, 4),
+        ("text_config", "head_dim", 15, 4),
+        ("text_config", "head_dim", "16", 4),
+        ("text_config", "rope_scaling", {"rope_type": "llama3", "factor": 8.0}, 4),
+        ("text_config", "rope_scaling", {"rope_type": "linear", "factor": 0}, 4),
+        ("text_config", "rope_scaling", {"rope_type": "yarn", "factor": True}, 4),
+        ("text_config", "rope_scaling", [1, 2], 4),
+        ("vision_config", "patch_size", 0, 4),
+        ("vision_config", "patch_size", 65, 4),
+        ("vision_config", "patch_size", [8], 4),
+        ("vision_config", "image_size", 1 << 20, 4),
         ("vision_config", "num_channels", 1, 1),
     ],
 )
@@ -106,6 +134,102 @@ def test_what_the_runtime_would_refuse_is_not_exported(checkpoint: Path) -> None
     (checkpoint / "chat_template.jinja").unlink()
     (checkpoint / "tokenizer_config.json").unlink()
     assert_export_fails(checkpoint, 4, "tokenizer_config.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"max_image_size": {"longest_edge": 1}}, ("tiles",)),
+        ({"max_image_size": {"longest_edge": 1 << 20}}, ("longest_edge",)),
+        ({"max_image_size": {"longest_edge": 0}}, ("longest_edge",)),
+        ({"max_image_size": 64}, ("max_image_size",)),
+        ({"size": {"longest_edge": 1 << 20}}, ("longest_edge",)),
+        ({"image_mean": [10**400, 0, 0]}, ("image_mean",)),
+        ({"image_mean": ["0.5", 0, 0]}, ("image_mean",)),
+        ({"image_std": [float("nan")] * 3}, ("image_std",)),
+        ({"rescale_factor": float("inf")}, ("rescale_factor",)),
+        ({"do_image_splitting": "no"}, ("do_image_splitting",)),
+        ({"resample": 6}, ("resample",)),
+    ],
+)
+def test_absurd_picture_sizes_are_refused_before_anything_is_allocated(
+    checkpoint: Path, changes: dict[str, object], words: tuple[str, ...]
+) -> None:
+    edit_json(checkpoint / "preprocessor_config.json", **changes)
+    for config in (ImageConfig, VideoConfig):
+        with pytest.raises(IntegrityError) as error:
+            config.from_folder(checkpoint)
+        assert all(word in str(error.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image_seq_len": 4},
+        {"vision": {"image_size": 64}},
+        {"vision": None},
+        {"text": []},
+        {"eos_token_ids": ["</s>"]},
+        {"eos_token_ids": {"a": 1}},
+        {"scale_factor": 0},
+        {"scale_factor": 3},
+        {"image_token_id": True},
+        {"model_type": 5},
+        {"generation": {"top_k": "40"}},
+    ],
+)
+def test_a_bundles_model_section_is_checked_as_a_checkpoint_is(
+    tiny_checkpoints: dict[str, Path], changes: dict[str, object]
+) -> None:
+    values = json.loads(json.dumps(ModelConfig.from_folder(tiny_checkpoints["tiny-idefics3"]).to_dict()))
+    assert ModelConfig.from_dict(values).to_dict()
+    with pytest.raises(IntegrityError, match=r"bundle\.json"):
+        ModelConfig.from_dict({**values, **changes})
+
+
+def test_files_that_never_end_are_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.json")
+    for place in (tmp_path / "fifo.json", Path("/dev/zero"), tmp_path, tmp_path / "a\0b", tmp_path / "missing"):
+        with pytest.raises(IntegrityError):
+            read_json(place)
+    (tmp_path / "large").write_bytes(bytes(101))
+    assert len(read_bytes(tmp_path / "large", 101)) == 101
+    with pytest.raises(IntegrityError, match="more than 100 bytes"):
+        read_bytes(tmp_path / "large", 100)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[]", '"x"', "{", b"\xff{}", "9" * 5000])
+def test_json_of_any_shape_ends_with_one_line(tmp_path: Path, text: str | bytes) -> None:
+    (tmp_path / "config.json").write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(IntegrityError) as error:
+        read_json(tmp_path / "config.json")
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"repetition_penalty": 0}, ("repetition_penalty",)),
+        ({"suppress_tokens": [359]}, ("suppress_tokens", "359")),
+        ({"bad_words_ids": [[]]}, ("bad_words_ids",)),
+        ({"top_p": "0.9"}, ("top_p",)),
+        ({"eos_token_id": "</s>"}, ("eos_token_id",)),
+    ],
+)
+def test_senseless_generation_defaults(checkpoint: Path, changes: dict[str, object], words: tuple[str, ...]) -> None:
+    edit_json(checkpoint / "generation_config.json", **changes)
+    assert_export_fails(checkpoint, 4, "generation_config.json", *words)
+
+
+def test_errors_name_files_that_are_there(checkpoint: Path) -> None:
+    """Not those of the hidden folder that is gone."""
+    (checkpoint / "tokenizer.json").write_text("{}")
+    assert_export_fails(checkpoint, 4, str(checkpoint / "tokenizer.json"))
+    shutil.copy(CHECKPOINTS / "tiny-idefics3" / "tokenizer.json", checkpoint)
+    (checkpoint / "chat_template.json").write_text('{"chat_template": 5}')
+    assert_export_fails(checkpoint, 4, f"{checkpoint}:", "chat template")
+    (checkpoint / "tokenizer_config.json").write_text("[]")
+    assert_export_fails(checkpoint, 4, str(checkpoint / "tokenizer_config.json"))
 
 
 def test_missing_tensor(checkpoint: Path) -> None:

@@ -441,7 +441,9 @@ def test_right_replies_count(bundle: Path, four: Path) -> None:
     patch = """
 from smolvlm_edge import SmolVLM
 import types
-SmolVLM.generate = lambda self, images, prompt, **options: types.SimpleNamespace(text='A tree.')
+def answer(self, requests, **options):
+    return (types.SimpleNamespace(text='A tree.') for _ in requests)
+SmolVLM.generate_many = answer
 """
     report = json.loads(smol_edge("eval", four, "--model", bundle, "--json", patch=patch).stdout)
     assert report["right"] == 0.25
@@ -453,13 +455,13 @@ def interrupt_at(question: int) -> str:
     return f"""
 import os, signal
 from smolvlm_edge import SmolVLM
-generate, asked = SmolVLM.generate, []
-def interrupted(self, images, prompt, **options):
-    asked.append(prompt)
-    if len(asked) == {question}:
-        os.kill(os.getpid(), signal.SIGINT)
-    return generate(self, images, prompt, **options)
-SmolVLM.generate = interrupted
+generate_many = SmolVLM.generate_many
+def interrupted(self, requests, **options):
+    for number, answer in enumerate(generate_many(self, requests, **options), start=1):
+        if number == {question}:
+            os.kill(os.getpid(), signal.SIGINT)
+        yield answer
+SmolVLM.generate_many = interrupted
 """
 
 

@@ -37,7 +37,7 @@ from sample_pictures import (
 
 from smolvlm_edge import ImageError
 from smolvlm_edge.bundle.config import ImageConfig
-from smolvlm_edge.pictures import images
+from smolvlm_edge.pictures import pixels as reading
 from smolvlm_edge.pictures.images import Detail, Tiles, cut, longest_edge_size, open_image, tile_multiple_size
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "images.json").read_text(encoding="utf-8"))
@@ -491,7 +491,7 @@ def damage(data: bytes, dice: random.Random) -> bytes:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_damaged_bytes_decode_or_raise_image_error(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_PIXELS", 1_000_000)  # a damaged header may claim much that is no bomb yet
+    monkeypatch.setattr(reading, "MAX_PIXELS", 1_000_000)  # a damaged header may claim much that is no bomb yet
     dice = random.Random(seed)
     outcomes = {"decoded": 0, "refused": 0}
 

@@ -108,7 +108,7 @@ def test_stdin_that_holds_no_picture(bundle: Path) -> None:
     assert_fails(smol_edge(*options, stdin=subprocess.DEVNULL), 5, "empty")
     assert_fails(smol_edge(*options, preexec_fn=lambda: os.close(0)), 5, "stdin is closed")
     assert_fails(smol_edge("run", "-", "-", QUESTION, "--model", bundle), 2, "more than once")
-    patch = "import smolvlm_edge.pictures.images; smolvlm_edge.pictures.images.MAX_FILE_BYTES = 1 << 20"
+    patch = "import smolvlm_edge.pictures.sources; smolvlm_edge.pictures.sources.MAX_FILE_BYTES = 1 << 20"
     with Path("/dev/zero").open() as endless:
         assert_fails(smol_edge(*options, patch=patch, stdin=endless), 5, "more than")
 

@@ -288,3 +288,92 @@ def test_logits_that_are_no_numbers_are_an_error(temperature: float) -> None:
     sampler = Sampler(Sampling(temperature=temperature), np.array([], np.int64))
     with pytest.raises(EngineError, match="NaN"):
         sampler(logits(1, float("nan"), 2))
+
+
+# --- penalties and bans --------------------------------------------------------------------------------------------
+
+
+def answer(
+    sampling: Sampling, values: np.ndarray, count: int, prompt: list[int], ends: tuple[int, ...] = ()
+) -> list[int]:
+    choose = Sampler(sampling, np.array(prompt, np.int64), ends)
+    return [choose(values) for _ in range(count)]
+
+
+def test_presence_counts_once_and_frequency_every_time() -> None:
+    """By OpenAI's formula, worked by hand; the prompt does not count."""
+    values = logits(3, 2.5, 2, 0)
+    assert answer(Sampling(presence_penalty=0.6), values, 4, [0, 0, 0]) == [0, 1, 0, 0]  # then 2.4, 1.9, 2
+    assert answer(Sampling(frequency_penalty=0.6), values, 5, [0]) == [0, 1, 0, 2, 1]  # 2.4; 1.9; 1.8; 1.4
+    assert answer(Sampling(presence_penalty=-2), values, 3, []) == [0, 0, 0]
+
+
+def test_bias_is_added_before_everything_else() -> None:
+    values = logits(3, 2, 1)
+    assert answer(Sampling(logit_bias={2: 2.5}), values, 1, []) == [2]
+    assert answer(Sampling(logit_bias={0: -100}), values, 1, []) == [1]
+    assert answer(Sampling(logit_bias={1: 2}, repetition_penalty=2.0), values, 1, [1]) == [0]  # (2 + 2) / 2 < 3
+
+
+def test_runs_that_begin_in_the_prompt_are_not_repeated() -> None:
+    # 00 is there; after 0 come 1, then 2; what follows 1 and 2 is 0 once
+    assert answer(Sampling(no_repeat_ngram_size=2), logits(3, 2, 1), 4, [0, 0]) == [1, 0, 2, 0]
+    assert answer(Sampling(no_repeat_ngram_size=1), logits(3, 2, 1), 2, [0]) == [1, 2]
+    assert answer(Sampling(no_repeat_ngram_size=9), logits(3, 2, 1), 3, [0]) == [0, 0, 0]
+
+
+def test_bad_words_but_not_the_end_alone() -> None:
+    values = logits(3, 2, 1)
+    assert answer(Sampling(bad_words_ids=[[0]]), values, 1, []) == [1]
+    assert answer(Sampling(bad_words_ids=[[0]]), values, 1, [], ends=(0,)) == [0]
+    assert answer(Sampling(bad_words_ids=[[0, 0]]), values, 3, [2]) == [0, 1, 0]
+    assert answer(Sampling(bad_words_ids=[[2, 0, 0]]), values, 3, [2]) == [0, 1, 0]
+
+
+def test_suppressed_tokens_at_the_beginning_and_everywhere() -> None:
+    values = logits(3, 2, 1)
+    assert answer(Sampling(suppress_tokens=[0]), values, 2, []) == [1, 1]
+    assert answer(Sampling(begin_suppress_tokens=[0]), values, 2, []) == [1, 0]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_nothing_left_is_an_error(temperature: float) -> None:
+    with pytest.raises(RequestError, match="no token to choose"):
+        answer(Sampling(temperature, suppress_tokens=[0, 1, 2]), logits(3, 2, 1), 1, [])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperature", "0.7"),
+        ("top_k", 1.5),
+        ("top_k", True),
+        ("seed", 1.5),
+        ("presence_penalty", 2.1),
+        ("frequency_penalty", -2.1),
+        ("frequency_penalty", None),
+        ("logit_bias", [1]),
+        ("logit_bias", {1: 101}),
+        ("logit_bias", {-1: 1}),
+        ("logit_bias", {"a": 1}),
+        ("no_repeat_ngram_size", -1),
+        ("bad_words_ids", [[]]),
+        ("bad_words_ids", [3]),
+        ("suppress_tokens", "12"),
+        ("suppress_tokens", [-1]),
+        ("begin_suppress_tokens", [1.0]),
+    ],
+)
+def test_settings_of_the_wrong_type_or_range_are_refused(field: str, value: object) -> None:
+    with pytest.raises(RequestError, match=field):
+        Sampling(**{field: value})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"logit_bias": {9: 1}}, {"bad_words_ids": [[1, 9]]}, {"suppress_tokens": [9]}, {"begin_suppress_tokens": [9]}],
+)
+def test_tokens_beyond_the_vocabulary_are_refused(options: dict[str, Any]) -> None:
+    Sampling(**options).check_vocabulary(10)
+    with pytest.raises(RequestError, match="9"):
+        Sampling(**options).check_vocabulary(9)

@@ -333,6 +333,8 @@ def test_without_pyav_one_line_names_the_extra(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
-def test_a_picture_through_a_pipe_is_left_for_whoever_reads_it(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_because_it_may_never_end(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    assert as_video(tmp_path / "pipe") is None
+    with pytest.raises(ImageError, match="pipe is a pipe or a device"):
+        as_video(tmp_path / "pipe")
+    assert_refused(tmp_path / "pipe", "a pipe or a device", error=ImageError)

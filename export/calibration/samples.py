@@ -15,7 +15,8 @@ from smolvlm_edge.bundle.config import ImageConfig, ModelConfig
 from smolvlm_edge.conversation.prompt import ContentPart, PromptEncoder
 from smolvlm_edge.demo.scenes import MAKERS, draw, scenes
 from smolvlm_edge.errors import RequestError
-from smolvlm_edge.pictures.images import Detail, ImageSource, Tiles, cut, open_image
+from smolvlm_edge.pictures.images import Detail, Tiles, cut, open_image
+from smolvlm_edge.pictures.sources import ImageSource
 from smolvlm_edge.quantize import Floats
 
 logger = logging.getLogger(__name__)

@@ -117,7 +117,7 @@ class Section:
     def integers(self, key: str) -> tuple[int, ...]:
         """One whole number or a list of them, such as token ids; none if it is missing or null."""
         value = self.values.get(key)
-        numbers = value if isinstance(value, list) else [] if value is None else [value]
+        numbers = value if isinstance(value, list | tuple) else [] if value is None else [value]
         if not all(type(number) is int and 0 <= number <= LARGEST for number in numbers):
             raise self._wrong(key, f"whole numbers from 0 to {LARGEST}")
         return tuple(numbers)
@@ -125,14 +125,14 @@ class Section:
     def runs(self, key: str) -> tuple[tuple[int, ...], ...]:
         """A list of lists of whole numbers; none if it is missing or null."""
         value = self._given(key, [])
-        if not isinstance(value, list) or not all(isinstance(run, list) and run for run in value):
+        if not isinstance(value, list | tuple) or not all(isinstance(run, list | tuple) and run for run in value):
             raise self._wrong(key, "lists of whole numbers")
         return tuple(Section({key: run}, self.place).integers(key) for run in value)
 
     def texts(self, key: str) -> tuple[str, ...]:
         """A list of texts; none if it is missing or null."""
         value = self._given(key, [])
-        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
             raise self._wrong(key, "a list of texts")
         return tuple(value)
 
@@ -171,7 +171,7 @@ class Section:
             if self.values.get(key) is None:
                 return None
             (type_,) = (each for each in get_args(type_) if each is not type(None))
-        if is_dataclass(type_):
+        if isinstance(type_, type) and is_dataclass(type_):
             return self.section(key).fill(type_, most=most)
         if type_ is int:
             return self.integer(key, least=-most, most=most)

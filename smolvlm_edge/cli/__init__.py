@@ -12,6 +12,7 @@ import typer
 
 from smolvlm_edge.cli.bench import bench
 from smolvlm_edge.cli.chat import chat
+from smolvlm_edge.cli.convert import convert
 from smolvlm_edge.cli.describe import describe
 from smolvlm_edge.cli.doctor import doctor
 from smolvlm_edge.cli.eval import evaluate
@@ -23,7 +24,7 @@ from smolvlm_edge.cli.run import run
 from smolvlm_edge.cli.serve import serve
 from smolvlm_edge.errors import SmolEdgeError
 
-INTERRUPTED, TERMINATED = 130, 143
+INTERRUPTED = 130
 
 app = typer.Typer(
     help="Export SmolVLM-type checkpoints without torch, and run them on a plain CPU.",
@@ -37,6 +38,7 @@ app.command()(run)
 app.command()(chat)
 app.command()(describe)
 app.command()(serve)
+app.command()(convert)
 app.command("eval")(evaluate)
 app.command()(quality)
 app.command()(info)
@@ -47,7 +49,10 @@ app.add_typer(models, name="models")
 
 def main() -> NoReturn:
     """Run the command line; every foreseen error is one line on stderr and a documented exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has one of them; nohup wants the other ignored
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _terminate)
     _show_notes()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal that cannot show a character shows ? instead
@@ -81,9 +86,9 @@ def _interrupted() -> int:
     return INTERRUPTED
 
 
-def _terminate(*_: object) -> NoReturn:
-    """A polite kill unwinds like any error, so that an export cleans up after itself."""
-    sys.exit(TERMINATED)
+def _terminate(number: int, _: object) -> NoReturn:
+    """A polite kill, or a terminal that is closed, unwinds like any error: an export cleans up after itself."""
+    sys.exit(128 + number)
 
 
 def _show_notes() -> None:

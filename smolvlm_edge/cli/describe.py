@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from smolvlm_edge.bundle import MANIFEST, Bundle, sha256
 from smolvlm_edge.cli.groups import ModelOptions, grouped
-from smolvlm_edge.cli.options import DetailOption, LongestEdgeOption, MaxTokensOption, counting_bar
+from smolvlm_edge.cli.options import DetailOption, LongestEdgeOption, MaxTokensOption, ParallelOption, counting_bar
 from smolvlm_edge.cli.pictures import find_pictures
 from smolvlm_edge.conversation.request import Request, check_request
 from smolvlm_edge.errors import PartialError
@@ -43,6 +43,7 @@ def describe(
     max_tokens: MaxTokensOption = DEFAULT_MAX_TOKENS,
     detail: DetailOption = "high",
     longest_edge: LongestEdgeOption = None,
+    parallel: ParallelOption = "1",
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as one JSON object.")] = False,
 ) -> None:
     """Describe many pictures, each by itself. Stopped, the same command goes on where it was.
@@ -50,7 +51,7 @@ def describe(
     The output's first line says what it was made with. Every other is an answer, or says why there is none, under
     the picture's path as seen from the output's folder. A later run tries pictures without an answer again.
 
-    Example: smol-edge describe photos --out captions.jsonl --model smolvlm-256m
+    Example: smol-edge describe photos --out captions.jsonl --model smolvlm-256m --parallel auto
     Example: smol-edge describe "scans/**/*.png" --out texts.jsonl --prompt "Read the text." --detail low
     """
     options: GenerateOptions = {
@@ -81,7 +82,7 @@ def describe(
         known = {line["file"] for line in kept.lines}
         missing = {name: path for name, path in wanted.items() if name not in known}
         if missing:
-            with named.load(folder) as vlm, counting_bar("picture") as bar:
+            with named.load(folder, parallel=parallel) as vlm, counting_bar("picture") as bar:
                 bar.add_task("", total=len(wanted), completed=len(wanted) - len(missing))
                 failed = _describe_all(vlm, missing, prompt, options, kept, bar)
     counts = {"described": len(missing) - failed, "failed": failed, "before": len(wanted) - len(missing)}
@@ -107,8 +108,8 @@ def _describe_all(
                     records.add({"file": name, "text": answer.text, "finish_reason": answer.finish_reason})
                 else:
                     failed += 1
-                    records.add({"file": name, "error": str(answer)})
-                    said = str(answer) if str(path) in str(answer) else f"{path}: {answer}"
+                    records.add({"file": name, "error": (why := str(answer) or type(answer).__name__)})
+                    said = why if str(path) in why else f"{path}: {why}"
                     bar.console.print(f"failed: {said}", markup=False, highlight=False, soft_wrap=True)
                 bar.advance(bar.task_ids[0])
     except KeyboardInterrupt:

@@ -48,6 +48,8 @@ def _model(model: Found) -> list[str]:
     if model.engines is None:
         return [f"{model.name}: {model.state}"]
     picks = [f"  {half} on {pick['engine']}: {pick['why']}" for half, pick in model.engines.items()]
+    if model.parallel is not None:
+        picks.append(f"  --parallel auto: {model.parallel['count']} at once: {model.parallel['why']}")
     return [f"{model.name}: {model.state}", *picks]
 
 

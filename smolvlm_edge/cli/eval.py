@@ -10,7 +10,7 @@ from rich.console import Console
 
 from smolvlm_edge.bundle import MANIFEST, Bundle, sha256
 from smolvlm_edge.cli.groups import ModelOptions, grouped
-from smolvlm_edge.cli.options import DetailOption, MemoryOption, counting_bar
+from smolvlm_edge.cli.options import DetailOption, MemoryOption, ParallelOption, counting_bar
 from smolvlm_edge.errors import RequestError
 from smolvlm_edge.evaluation import ask_all
 from smolvlm_edge.evaluation.drawn import DEFAULT_COUNT, DEFAULT_SEED, drawn_questions
@@ -40,6 +40,7 @@ def evaluate(
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply.")] = 128,
     memory: MemoryOption = "balanced",
     detail: DetailOption = "high",
+    parallel: ParallelOption = "1",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure how often a model is right: on drawn scenes, or on a file of questions with answers.
@@ -61,7 +62,7 @@ def evaluate(
     begin = header(sha256(folder / MANIFEST), named.engine, asked.fingerprint, metric or "default", detail, max_tokens)
     with (
         open_results(results, begin) as kept,
-        named.load(folder, memory) as vlm,
+        named.load(folder, memory, parallel) as vlm,
         counting_bar("question") as progress,
     ):
         task = progress.add_task("", total=asked.count)

@@ -21,6 +21,7 @@ from smolvlm_edge.cli.options import (
     ThreadsOption,
     YesOption,
     find_bundle,
+    parallel_number,
 )
 from smolvlm_edge.generation.answer import DEFAULT_MAX_TOKENS, GenerateOptions
 from smolvlm_edge.generation.network import Memory
@@ -55,9 +56,10 @@ class ModelOptions:
         """The bundle's folder, as `MakingOptions.find`."""
         return self.making.find(self.model, wanted_targets(self.engine))
 
-    def load(self, folder: Path, memory: Memory = "balanced") -> SmolVLM:
-        """The model of a bundle that was found."""
-        return SmolVLM.load(folder, engine=self.engine, threads=self.threads, memory=memory)
+    def load(self, folder: Path, memory: Memory = "balanced", parallel: str = "1") -> SmolVLM:
+        """The model of a bundle that was found, to answer as many at once as --parallel says."""
+        width = parallel_number(parallel)
+        return SmolVLM.load(folder, engine=self.engine, threads=self.threads, memory=memory, parallel=width)
 
     def tell(self) -> None:
         """Say on stderr what the demonstration model knows, if that is the one that answers."""

@@ -3,7 +3,8 @@
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from fnmatch import fnmatch
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 from PIL import Image
 
 from smolvlm_edge.errors import ImageError
-from smolvlm_edge.pictures.images import check_image, known_formats
+from smolvlm_edge.pictures.images import check_image
+from smolvlm_edge.pictures.sources import HEIC_HINT, HEIC_SUFFIXES, known_formats, reads_heic, shown
 
 logger = logging.getLogger(__name__)
 
@@ -23,21 +25,25 @@ def find_pictures(arguments: Sequence[str]) -> list[Path]:
 
     A folder means the pictures in it and in the folders in it, by their names. Hidden files are left out, and a link to
     a folder that was seen already is not followed. A pattern that the shell left alone (`photos/**/*.jpg`) means what
-    it matches. What is no picture is left out, and a note says how much that is.
+    it matches. What is no picture is left out, and a note says how much that is, and
+    how much of it is in HEIC, which needs an extra.
 
     Raises:
         ImageError: An argument means nothing at all, or all of them together no picture.
     """
     pictures: dict[str, Path] = {}
-    others = 0
+    others: dict[str, Path] = {}
     for argument in arguments:
         found, left_out = _sort_out(_named(argument))
         pictures |= {os.path.abspath(path): path for path in sorted(found, key=_order)}  # noqa: PTH100 - not resolved
-        others += left_out
-    if others:
-        logger.warning("files that are no pictures, and left out: %d", others)
+        others |= {os.path.abspath(path): path for path in left_out}  # noqa: PTH100
+    heic = sum(path.suffix.lower() in HEIC_SUFFIXES for path in others.values())
+    if len(others) > heic:
+        logger.warning("files that are no pictures, and left out: %d", len(others) - heic)
+    if heic:
+        logger.warning("pictures in HEIC, and left out: %d; to read them, %s", heic, HEIC_HINT)
     if not pictures:
-        raise ImageError(f"{', '.join(arguments)}: no picture there")
+        raise ImageError(f"{', '.join(map(shown, arguments))}: no picture there")
     return list(pictures.values())
 
 
@@ -47,37 +53,73 @@ def _named(argument: str) -> list[Path]:
         return [path]
     plain = list(takewhile(lambda part: not WILD.search(part), path.parts))
     if len(plain) == len(path.parts):
-        raise ImageError(f"{argument} does not exist")
-    folder = Path(*plain)
+        raise ImageError(f"{shown(argument)} does not exist")
     try:
-        found = [match for match in folder.glob(str(Path(*path.parts[len(plain) :]))) if not _is_hidden(match, folder)]
+        found = _matches(Path(*plain), path.parts[len(plain) :])
     except (ValueError, OSError) as error:
-        raise ImageError(f"{argument} is no pattern that can be read: {error}") from error
+        raise ImageError(f"{shown(argument)} is no pattern that can be read: {error}") from error
     if not found:
-        raise ImageError(f"{argument} matches no file")
+        raise ImageError(f"{shown(argument)} matches no file")
     return found
 
 
-def _is_hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+def _matches(folder: Path, pattern: Sequence[str]) -> list[Path]:
+    """What a pattern matches below a folder, hidden files left out; each folder is looked at once for each part.
+
+    `Path.glob` looks into a folder as often as there are ways for `**/**/**` to lead there.
+    """
+    found = {folder: None}
+    for part in pattern:
+        if part == "**":
+            found = {inner: None for each in found for inner in _folders(each, found)}
+        elif "**" in part:
+            raise ValueError("** must stand alone between two slashes")
+        elif WILD.search(part):
+            found = {path: None for each in found for path in _visible(each) if fnmatch(path.name, part)}
+        else:
+            found = {each / part: None for each in found if os.path.lexists(each / part)}
+    return list(found)
 
 
-def _sort_out(paths: Iterable[Path]) -> tuple[list[Path], int]:
-    """The pictures among files and in folders, and how many other files there are."""
-    pictures, others = list[Path](), 0
+def _folders(top: Path, others: Container[Path]) -> Iterator[Path]:
+    """A folder and those within it, links not followed; what begins at another of them is left to that one."""
+    waiting = [top]
+    while waiting:
+        folder = waiting.pop()
+        yield folder
+        inner = (each for each in _visible(folder) if os.path.isdir(each) and not each.is_symlink())  # noqa: PTH112
+        waiting += [each for each in inner if each not in others]
+
+
+def _visible(folder: Path) -> list[Path]:
+    try:
+        return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    except NotADirectoryError:
+        return []
+    except OSError as error:
+        logger.warning("%s cannot be read (%s): what is in it is left out", shown(folder), error.strerror)
+        return []
+
+
+def _sort_out(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """The pictures among files and in folders, and the other files."""
+    pictures, others = list[Path](), list[Path]()
+    seen: set[tuple[int, int]] = set()
     for path in paths:
         in_folder = os.path.isdir(path)  # noqa: PTH112 - as PTH113, see pyproject.toml
-        for file in _walk(path) if in_folder else [path]:
+        for file in _walk(path, seen) if in_folder else [path]:
             if _has_picture_name(file) or (not in_folder and _holds_picture(file)):
                 pictures.append(file)
             else:
-                others += 1
+                others.append(file)
     return pictures, others
 
 
-def _walk(top: Path) -> Iterator[Path]:
-    """The files in a folder and in those within it; links come last, so that what they lead to keeps its own name."""
-    seen: set[tuple[int, int]] = set()
+def _walk(top: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
+    """The files in a folder and in those within it, but for folders seen before.
+
+    Links come last, so that what they lead to keeps its own name.
+    """
     folders, links = [top], list[Path]()
     while folders or links:
         folder = folders.pop() if folders else links.pop(0)
@@ -89,7 +131,7 @@ def _walk(top: Path) -> Iterator[Path]:
             inner = {entry for entry in visible if entry.is_dir()}
             files = [entry for entry in visible if entry not in inner and (entry.is_file() or not entry.exists())]
         except OSError as error:
-            logger.warning("%s cannot be read (%s): what is in it is left out", folder, error.strerror)
+            logger.warning("%s cannot be read (%s): what is in it is left out", shown(folder), error.strerror)
             continue
         seen.add(identity)
         yield from files  # dead links too, which fail later by their names, but no pipes
@@ -111,7 +153,7 @@ def _has_picture_name(file: Path) -> bool:
 
 @cache
 def _suffixes() -> frozenset[str]:
-    known = known_formats()
+    known = {*known_formats(), *(["HEIF"] if reads_heic() else [])}
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in known)
 
 

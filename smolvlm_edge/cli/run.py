@@ -17,7 +17,7 @@ from smolvlm_edge.conversation.request import check_request
 from smolvlm_edge.errors import ImageError, RequestError
 from smolvlm_edge.generation.answer import Chunk, GenerateOptions
 from smolvlm_edge.graphs.choice import Choice
-from smolvlm_edge.pictures.images import MAX_FILE_BYTES
+from smolvlm_edge.pictures.sources import MAX_FILE_BYTES
 from smolvlm_edge.pictures.video import as_video
 
 

@@ -20,7 +20,6 @@ from tokenizers import Tokenizer
 
 from smolvlm_edge.bundle.tokenizer import tokenizing
 from smolvlm_edge.errors import EngineError, IncompleteError, RequestError
-from smolvlm_edge.generation.sampling import Logits
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -228,7 +227,7 @@ class Guide:
         constraint: Constraint,
         prefix: str,
         vocabulary: Vocabulary,
-        sampler: Callable[[Logits], int],
+        sampler: Callable[[npt.NDArray[np.float32]], int],
         max_tokens: int,
         on_limit: OnLimit,
         measure: Callable[[], AbstractContextManager[None]],
@@ -265,7 +264,7 @@ class Guide:
             if self._endings:
                 self._check_room(self._endings)
 
-    def __call__(self, logits: Logits) -> int:
+    def __call__(self, logits: npt.NDArray[np.float32]) -> int:
         """The next token id.
 
         Raises:

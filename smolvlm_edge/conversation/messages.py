@@ -7,7 +7,8 @@ from typing import Any, get_args
 from smolvlm_edge.conversation.sources import as_source, check_no_path
 from smolvlm_edge.conversation.template import ContentPart, Message
 from smolvlm_edge.errors import RequestError
-from smolvlm_edge.pictures.images import Detail, ImageSource
+from smolvlm_edge.pictures.images import Detail
+from smolvlm_edge.pictures.sources import ImageSource
 from smolvlm_edge.pictures.video import Video, as_video
 
 Source = ImageSource | Video

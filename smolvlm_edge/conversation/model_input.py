@@ -7,15 +7,43 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from smolvlm_edge.bundle.config import ModelConfig
+from smolvlm_edge.bundle.config import ImageConfig, ModelConfig
 from smolvlm_edge.conversation.messages import Conversation
 from smolvlm_edge.conversation.prompt import PromptEncoder
 from smolvlm_edge.errors import IntegrityError
+from smolvlm_edge.generation.answer import GenerateOptions
 from smolvlm_edge.generation.network import Features
 from smolvlm_edge.generation.slots import Keys
 from smolvlm_edge.graphs import Floats, Graph
-from smolvlm_edge.pictures.images import Tiles
-from smolvlm_edge.pictures.video import Clip, Picture, Timeline
+from smolvlm_edge.pictures.images import Tiles, grid_of
+from smolvlm_edge.pictures.video import Clip, Picture, Timeline, Video
+
+
+def least_tokens(
+    conversation: Conversation,
+    encoder: PromptEncoder,
+    config: ModelConfig,
+    images: ImageConfig,
+    options: GenerateOptions,
+) -> int:
+    """Tokens that a conversation takes at least, by the heads of its pictures' files; before anything is decoded.
+
+    Videos are left out: how many frames they give is known once they are open.
+
+    Raises:
+        ImageError: As `grid_of`.
+    """
+    detail, longest_edge = options.get("detail", "high"), options.get("longest_edge")
+    grids, videos = [], 0
+    for shown in conversation.sources:
+        if isinstance(shown.source, Video):
+            videos += 1
+        else:
+            grids.append(grid_of(shown.source, images, detail=shown.detail or detail, longest_edge=longest_edge))
+    least = sum(rows * columns + 1 for rows, columns in grids) * config.image_seq_len
+    if videos or least < config.text.max_position_embeddings:
+        return least
+    return len(encoder.encode(conversation.turns, grids))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from smolvlm_edge.errors import ImageError, RequestError
-from smolvlm_edge.pictures.images import MAX_FILE_BYTES
+from smolvlm_edge.pictures.sources import MAX_FILE_BYTES, held
 
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # two letters or more: C: is a drive
 BASE64 = re.compile(r"; *base64$", re.IGNORECASE)
@@ -24,7 +24,7 @@ def as_source(source: Any) -> Any:
         ImageError: A data: URL is damaged or too long.
     """
     if not isinstance(source, str) or not SCHEME.match(source):
-        return source
+        return held(source)
     scheme = source.partition(":")[0].lower()
     if scheme == "data":
         return _data(source)

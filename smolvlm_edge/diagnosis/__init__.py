@@ -9,6 +9,7 @@ from pathlib import Path
 
 from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.errors import EngineError, SmolEdgeError
+from smolvlm_edge.generation.width import choose_width
 from smolvlm_edge.graphs import available_cores
 from smolvlm_edge.graphs.choice import choose_engines, table_row
 from smolvlm_edge.graphs.engines import EngineName, installed, open_engine
@@ -30,6 +31,8 @@ class Found:
     state: str
     engines: dict[str, dict[str, str]] | None
     """Half -> engine that `auto` takes, and why; None where nothing can run it, or there is nothing to run yet."""
+    parallel: dict[str, int | str] | None = None
+    """How many answers at once `--parallel auto` comes to, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,9 @@ def _made(bundle: Bundle) -> Found:
 def _bundle(name: str, bundle: Bundle) -> Found:
     state = f"{bundle.recipe['name']} for {' and '.join(bundle.targets)} in {bundle.folder}"
     try:
-        return Found(name, state, choose_engines(bundle).to_dict())
+        choice = choose_engines(bundle)
+        width = choose_width(bundle.model.text, choice.decoder.engine, "balanced", "auto")
+        return Found(name, state, choice.to_dict(), {"count": width.count, "why": width.why})
     except EngineError as error:
         return Found(name, f"{state}: {error}", None)
 

@@ -1,4 +1,4 @@
-"""How often a model is right: questions with known answers are asked one by one, and the replies are scored.
+"""How often a model is right: questions with known answers are asked, and the replies are scored.
 
 - `questions`: what is asked, and the wording of a prompt
 - `drawn`: questions about held-out drawn scenes
@@ -9,9 +9,12 @@
 """
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from itertools import islice
 
+from smolvlm_edge.conversation.request import Request
 from smolvlm_edge.errors import SmolEdgeError
 from smolvlm_edge.evaluation.questions import Item, Questions
 from smolvlm_edge.evaluation.report import Report
@@ -26,7 +29,7 @@ def ask_all(
     """Ask every question that `results` holds no reply to, and score all replies.
 
     Args:
-        model: Who is asked.
+        model: Who is asked, as many questions at once as it answers.
         questions: What is asked.
         results: Replies of earlier runs; every new one is added at once.
         max_tokens: Longest reply.
@@ -35,22 +38,41 @@ def ask_all(
     Raises:
         SmolEdgeError: A question cannot be asked, or a picture cannot be read; the message names it.
     """
-    report = Report()
-    for number, item in enumerate(islice(questions.items, questions.count)):
-        reply = results.replies.get(item.index)
-        if reply is None:
-            start = time.perf_counter()
-            try:
-                reply = _ask(model, item, max_tokens)
-            except SmolEdgeError as error:
-                hint = f"; --limit {number} stops before it" if number else ""
-                raise type(error)(f"{item.name}: {error}{hint}") from error
-            report.count_asked(time.perf_counter() - start)
-            results.add(item, reply)
+    report, start = Report(), time.perf_counter()
+    asked: deque[tuple[int, Item]] = deque()
+
+    def count(item: Item, reply: str) -> None:
         report.add(item.kind, score(reply, item))
         on_answer()
+
+    def requests() -> Iterator[Request]:
+        for number, item in enumerate(islice(questions.items, questions.count)):
+            if (reply := results.replies.get(item.index)) is not None:
+                count(item, reply)
+                continue
+            asked.append((number, item))
+            with _named(number, item):
+                images = list(item.images())
+            yield Request(images=images, prompt=item.prompt, max_tokens=max_tokens, detail=item.detail)
+
+    with closing(model.generate_many(requests())) as answers:
+        for answer in answers:
+            number, item = asked.popleft()
+            with _named(number, item):
+                if isinstance(answer, Exception):
+                    raise answer
+            report.count_asked(time.perf_counter() - start)
+            start = time.perf_counter()
+            results.add(item, answer.text)
+            count(item, answer.text)
     return report
 
 
-def _ask(model: SmolVLM, item: Item, max_tokens: int) -> str:
-    return model.generate(list(item.images()), item.prompt, max_tokens=max_tokens, detail=item.detail).text
+@contextmanager
+def _named(number: int, item: Item) -> Iterator[None]:
+    """What goes wrong with a question says with which."""
+    try:
+        yield
+    except SmolEdgeError as error:
+        hint = f"; --limit {number} stops before it" if number else ""
+        raise type(error)(f"{item.name}: {error}{hint}") from error

@@ -9,7 +9,8 @@ from random import Random
 
 from smolvlm_edge.demo.scenes import MAKERS, Scene, Sketch, draw, scenes
 from smolvlm_edge.evaluation.questions import Item, Questions
-from smolvlm_edge.pictures.images import Detail, ImageSource
+from smolvlm_edge.pictures.images import Detail
+from smolvlm_edge.pictures.sources import ImageSource
 
 DEFAULT_COUNT = 1500
 DEFAULT_SEED = 0

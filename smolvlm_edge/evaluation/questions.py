@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from smolvlm_edge.pictures.images import Detail, ImageSource
+from smolvlm_edge.pictures.images import Detail
+from smolvlm_edge.pictures.sources import ImageSource
 
 Metric = Literal["literal", "exact", "choice", "anls", "relaxed", "yes/no"]
 """The rules of scores.py, under the names that --metric takes."""

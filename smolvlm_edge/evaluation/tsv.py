@@ -20,7 +20,8 @@ from typing import Self
 from smolvlm_edge.bundle import sha256
 from smolvlm_edge.errors import ImageError, RequestError
 from smolvlm_edge.evaluation.questions import Item, Metric, Questions, prompt
-from smolvlm_edge.pictures.images import Detail, ImageSource
+from smolvlm_edge.pictures.images import Detail
+from smolvlm_edge.pictures.sources import ImageSource
 
 logger = logging.getLogger(__name__)
 

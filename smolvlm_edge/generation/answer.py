@@ -50,6 +50,9 @@ class GenerateOptions(TypedDict, total=False):
     default, tells nothing. See `Chunk.logprobs`."""
     stop: str | Sequence[str]
     """One text or several that end the answer; they are not part of it."""
+    stop_loops: bool
+    """End an answer that says the same over and over (see `generation.loops`) as if it had reached `max_tokens`. Off
+    unless asked for: transformers goes on."""
     schema: Any
     """A JSON Schema that the answer is to fulfil: a dict, its JSON text, or a Pydantic model. The model is not told of
     it: say in the prompt what is wanted."""
@@ -88,7 +91,8 @@ class Chunk:
     token_id: int
     finish_reason: FinishReason | None
     """`stop` at an end token or stop string, or where nothing can follow in the form that was asked for; `length` at
-    the longest answer, or if the answer was completed because of it; None before the last chunk."""
+    the longest answer, in a loop that was ended, or if the answer was completed because of it; None before the last
+    chunk."""
     timings: Timings
     videos: tuple[Timeline, ...] = ()
     """When the frames of each video were."""

@@ -7,6 +7,7 @@ from tokenizers import Tokenizer
 
 from smolvlm_edge.constraints import Constraint, Guide
 from smolvlm_edge.generation.detokenizer import Detokenizer
+from smolvlm_edge.generation.loops import LoopDetector
 
 if TYPE_CHECKING:
     from smolvlm_edge.generation.answer import FinishReason
@@ -25,6 +26,8 @@ class Reply:
         stop: str | Sequence[str] = (),
         constraint: Constraint | None = None,
         guide: Guide | None = None,
+        *,
+        stop_loops: bool = False,
     ) -> None:
         """Begin one.
 
@@ -37,11 +40,13 @@ class Reply:
             stop: Texts that end it.
             constraint: The form that it must have.
             guide: Who keeps it to that form.
+            stop_loops: End it once it repeats itself.
         """
         texts = [stop] if isinstance(stop, str) else stop
         self._detokenizer = Detokenizer(tokenizer, texts, hidden_token_ids, prefix)
         self._eos_token_ids, self.max_tokens = eos_token_ids, max_tokens
         self._constraint, self._guide = constraint, guide
+        self._loops = LoopDetector() if stop_loops else None
         self._text = ""
         self.tokens = 0
         """So many have come."""
@@ -58,6 +63,7 @@ class Reply:
         guide = self._guide
         ended = token in self._eos_token_ids or (guide is not None and guide.ended)
         cut = self.tokens == self.max_tokens or (guide is not None and guide.cut)
+        cut = cut or (self._loops is not None and self._loops.push(token))
         text = self._detokenizer.push(token)
         if ended or cut:
             text += self._detokenizer.flush()

@@ -8,41 +8,30 @@ rounded to 8 bits between the resizes.
 
 import logging
 import math
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from io import BytesIO
 from os import PathLike
-from pathlib import Path
-from stat import S_ISDIR, S_ISREG
-from threading import Lock
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from smolvlm_edge.bundle.config import ImageConfig
-from smolvlm_edge.errors import ImageError
+from smolvlm_edge.errors import ImageError, IntegrityError
+from smolvlm_edge.pictures.deadline import Check, until_stopped
+from smolvlm_edge.pictures.pixels import shrink_on_load, upright_rgb, upright_size
+from smolvlm_edge.pictures.sources import ImageSource, decoding, held, opened, readable, shown
 
 logger = logging.getLogger(__name__)
 
-ImageSource = str | PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
-"""A path, the bytes of a file, a Pillow image, or a uint8 array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]."""
-
-FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-"""Formats that are decoded by a library in this process; EPS, for one, would start another program. Phones'
-MPO counts as JPEG."""
-MAX_PIXELS = 89_478_485  # Pillow's own bound: 256 MB as RGB
-MAX_FILE_BYTES = 256 << 20
 Detail = Literal["low", "auto", "high"]
 """`low`: a picture becomes one tile. `auto`: it is not enlarged, but for its longer side to fill whole tiles. `high`:
 the checkpoint's own rules."""
 MAX_EDGE = 4096  # no resized picture is longer than this
-_warning_filters = Lock()  # they belong to the whole process
+MAX_TILES = 1 << 12  # no picture has more; a checkpoint whose rules ask for it is damaged
 PAGED_FORMATS = {"GIF", "PNG", "TIFF", "WEBP", "AVIF"}  # the second picture of an MPO photo is only a preview
 
 
@@ -77,26 +66,22 @@ class Tiles:
         return tuple((int.from_bytes(digest) - (1 << 64)) >> 1 for digest in hashes)
 
 
-def open_image(source: ImageSource) -> Image.Image:
+def open_image(source: ImageSource, check: Check | None = None) -> Image.Image:
     """Read a picture as RGB, upright (EXIF orientation applied), transparency laid over white.
 
     Of an animation or a file of several pages the first picture is taken, and a warning is logged.
 
+    Args:
+        source: The picture.
+        check: Called while it is decoded; what it raises ends the waiting.
+
     Raises:
         ImageError: The picture is missing, damaged, too large, or no picture at all.
     """
+    source = held(source)
     if isinstance(source, np.ndarray):
         source = _from_array(source)
-    name = source if isinstance(source, str | PathLike) else "the picture"
-    file = source if isinstance(source, Image.Image) else readable(source)
-    with decoding(name):
-        if isinstance(file, Image.Image):
-            return upright_rgb(file)
-        with Image.open(file, formats=known_formats()) as image:
-            frames = getattr(image, "n_frames", 1) if image.format in PAGED_FORMATS else 1
-            if frames > 1:
-                logger.warning("%s holds %d pictures; only the first is used", name, frames)
-            return upright_rgb(image)
+    return until_stopped(lambda: _decoded(source), check)
 
 
 def check_image(source: ImageSource) -> None:
@@ -105,12 +90,30 @@ def check_image(source: ImageSource) -> None:
     Raises:
         ImageError: The picture is missing, or no picture at all.
     """
-    if not isinstance(source, str | PathLike | bytes):
-        return
-    file = readable(source)
-    if isinstance(file, BytesIO) or file.is_file():  # a pipe gives its picture once
-        with decoding(source if isinstance(source, str | PathLike) else "the picture"):
-            Image.open(file, formats=known_formats()).close()
+    if isinstance(source, str | PathLike | bytes):
+        file = readable(source)
+        with decoding(_name(source)), opened(file):
+            pass
+
+
+def grid_of(
+    source: ImageSource, config: ImageConfig, *, detail: Detail = "high", longest_edge: int | None = None
+) -> tuple[int, int]:
+    """(rows, columns) of the tiles that a picture becomes, by the head of its file; (0, 0) if it stays uncut.
+
+    Raises:
+        ImageError: As `open_image`, as far as the head of a file tells.
+    """
+    source = held(source)
+    if isinstance(source, np.ndarray):
+        height, width = _from_array(source).size[::-1]
+    elif isinstance(source, Image.Image):
+        width, height = upright_size(source)
+    else:
+        file = readable(source)
+        with decoding(_name(source)), opened(file) as image:
+            width, height = upright_size(image)
+    return _grid(width, height, config, detail, longest_edge)[2:] if width and height else (0, 0)
 
 
 def cut(image: Image.Image, config: ImageConfig, *, detail: Detail = "high", longest_edge: int | None = None) -> Tiles:
@@ -122,24 +125,40 @@ def cut(image: Image.Image, config: ImageConfig, *, detail: Detail = "high", lon
         detail: How many tiles to spend on it. Uncut, the picture is squashed to one square.
         longest_edge: Pixels to bring the longer side to, instead of the checkpoint's.
     """
-    tile, longest_edge = config.tile_size, longest_edge or config.longest_edge
-    if detail == "auto":
-        longest_edge = min(longest_edge, math.ceil(max(image.size) / tile) * tile)
-    resample = Image.Resampling(config.resample)
-    image = image.resize(longest_edge_size(*image.size, longest_edge), resample)
-    if detail == "low" or not config.split:
+    tile, resample = config.tile_size, Image.Resampling(config.resample)
+    first, second, rows, columns = _grid(*image.size, config, detail, longest_edge)
+    image = image.resize(first, resample)
+    if second is None:
         return Tiles((np.asarray(image.resize((tile, tile), resample)),), 0, 0, config)
-    image = image.resize(tile_multiple_size(*image.size, tile), resample)
-    columns, rows = image.width // tile, image.height // tile
-    if rows <= 1 and columns <= 1:
-        return Tiles((np.asarray(image),), 0, 0, config)
+    image = image.resize(second, resample)
     pixels = np.asarray(image)
+    if not rows:
+        return Tiles((pixels,), 0, 0, config)
     squares = [
         pixels[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile]
         for row in range(rows)
         for column in range(columns)
     ]
     return Tiles((*squares, np.asarray(image.resize((tile, tile), resample))), rows, columns, config)
+
+
+def _grid(
+    width: int, height: int, config: ImageConfig, detail: Detail, longest_edge: int | None
+) -> tuple[tuple[int, int], tuple[int, int] | None, int, int]:
+    """The sizes that a picture is brought to one after the other, the second one in whole tiles, and their grid."""
+    tile, longest_edge = config.tile_size, longest_edge or config.longest_edge
+    if detail == "auto":
+        longest_edge = min(longest_edge, math.ceil(max(width, height) / tile) * tile)
+    first = longest_edge_size(width, height, longest_edge)
+    if not 1 <= tile <= MAX_EDGE:
+        raise IntegrityError(f"preprocessor_config.json: no tile has sides of {tile} pixels")
+    if detail == "low" or not config.split:
+        return first, None, 0, 0
+    second = tile_multiple_size(*first, tile)
+    columns, rows = second[0] // tile, second[1] // tile
+    if rows * columns > MAX_TILES:
+        raise IntegrityError(f"preprocessor_config.json: no picture becomes {rows * columns} tiles of {tile} pixels")
+    return (first, second, 0, 0) if rows <= 1 and columns <= 1 else (first, second, rows, columns)
 
 
 def longest_edge_size(width: int, height: int, longest_edge: int) -> tuple[int, int]:
@@ -172,65 +191,22 @@ def tile_multiple_size(width: int, height: int, tile: int) -> tuple[int, int]:
     return width, height
 
 
-def readable(source: str | PathLike[str] | bytes) -> BytesIO | Path:
-    """A path or the bytes of a file as something to open.
-
-    Raises:
-        ImageError: It is missing, empty, a folder or out of reach.
-    """
-    if isinstance(source, bytes):
-        if not source:
-            raise ImageError("the picture is empty (0 bytes)")
-        return BytesIO(source)
-    path = Path(source)
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        raise ImageError(f"{path} does not exist") from None
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{str(path)[:80]} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if S_ISDIR(status.st_mode):
-        raise ImageError(f"{path} is a folder, not a picture")
-    if S_ISREG(status.st_mode) and status.st_size == 0:
-        raise ImageError(f"{path} is empty (0 bytes)")
-    return path
+def _decoded(source: Any) -> Image.Image:
+    if isinstance(source, Image.Image):
+        with decoding("the picture"):
+            shrink_on_load(source)
+            return upright_rgb(source)
+    file = readable(source)
+    with decoding(_name(source)), opened(file) as image:
+        shrink_on_load(image)
+        pages = getattr(image, "n_frames", 1) if image.format in PAGED_FORMATS else 1
+        if pages > 1:
+            logger.warning("%s holds %d pictures; only the first is used", _name(source), pages)
+        return upright_rgb(image, own=True)
 
 
-@contextmanager
-def decoding(name: object) -> Iterator[None]:
-    """Turn whatever a decoder raises on a damaged file into an ImageError.
-
-    Pillow's warnings are kept quiet: damaged metadata costs nobody the picture. The one of a picture above
-    its bound becomes an error.
-    """
-    with _warning_filters, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            yield
-        except UnidentifiedImageError:
-            raise ImageError(f"{name} is no picture of a known format ({', '.join(FORMATS)})") from None
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise ImageError(f"{name} has more than {MAX_PIXELS:,} pixels: make it smaller first") from None
-        except Exception as error:  # a decoder in trouble raises TypeError, SyntaxError, KeyError, ...
-            raise ImageError(f"{name} cannot be decoded: {error}") from error
-
-
-def known_formats() -> list[str]:
-    """The formats that this Pillow was built with."""
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
-
-
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """A copy as RGB, EXIF orientation applied, transparency laid over white."""
-    if image.width * image.height > MAX_PIXELS:
-        raise Image.DecompressionBombError
-    image = ImageOps.exif_transpose(image)
-    if "A" in image.getbands() or image.info.get("transparency") is not None:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
-    return image.convert("RGB")
+def _name(source: Any) -> str:
+    return shown(source) if isinstance(source, str | PathLike) else "the picture"
 
 
 def _from_array(array: npt.NDArray[np.uint8]) -> Image.Image:

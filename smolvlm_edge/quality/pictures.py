@@ -15,7 +15,8 @@ from smolvlm_edge.errors import ImageError
 from smolvlm_edge.graphs import Decoder, Engine, Floats, Graph
 from smolvlm_edge.graphs.engines import Engines
 from smolvlm_edge.model import SmolVLM
-from smolvlm_edge.pictures.images import ImageSource, open_image
+from smolvlm_edge.pictures.images import open_image
+from smolvlm_edge.pictures.sources import ImageSource
 
 DRAWN = 4
 DRAWN_KINDS = ("describing", "reading", "bars", "clock")

@@ -12,7 +12,7 @@ from PIL import Image
 from smolvlm_edge.conversation.messages import RawMessage
 from smolvlm_edge.conversation.sources import as_source
 from smolvlm_edge.errors import ImageError
-from smolvlm_edge.pictures.images import MAX_FILE_BYTES, known_formats
+from smolvlm_edge.pictures.sources import MAX_FILE_BYTES, known_formats
 from smolvlm_edge.pictures.video import Video
 from smolvlm_edge.server.fetching import fetch
 from smolvlm_edge.server.problems import HttpError

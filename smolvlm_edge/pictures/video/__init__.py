@@ -11,15 +11,18 @@ from contextlib import closing
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Protocol, TypeGuard
+from threading import Event
+from typing import BinaryIO, Protocol, TypeGuard
 
 from PIL import Image
 
 from smolvlm_edge.bundle.config import VideoConfig
-from smolvlm_edge.errors import RequestError, VideoError
-from smolvlm_edge.pictures.images import ImageSource, Tiles, cut, readable
+from smolvlm_edge.errors import RequestError, StoppedError, VideoError
+from smolvlm_edge.pictures.deadline import Check, until_stopped
+from smolvlm_edge.pictures.images import Tiles, cut
+from smolvlm_edge.pictures.sources import ImageSource, held, readable, shown
 from smolvlm_edge.pictures.video.container import Container, format_of
-from smolvlm_edge.pictures.video.frames import sample_frames
+from smolvlm_edge.pictures.video.frames import sample_moments
 from smolvlm_edge.pictures.video.pictures import Animation, Pictures, is_animation, numbered_frames
 from smolvlm_edge.pictures.video.timeline import MAX_FRAMES, Timeline
 
@@ -35,7 +38,7 @@ class Video:
     By default that is what the checkpoint's rules say: for SmolVLM2 a frame a second and at most 64, evenly spaced.
     """
 
-    source: str | PathLike[str] | bytes | Sequence[ImageSource]
+    source: str | PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Sequence[ImageSource]
     """A video file, an animated GIF, PNG, WebP or AVIF file, or the bytes of one; a folder of numbered frames
     (`frame-1.png`, ...); or a list of pictures."""
     frames: int | None = None
@@ -76,9 +79,11 @@ class _Footage(Protocol):
 
     count: int
     frame_rate: float
+    times: Sequence[float]
+    """When each frame is shown, if that is known and they are few; else empty."""
 
-    def frames(self, numbers: Sequence[int]) -> Iterator[tuple[int, Image.Image]]:
-        """(number, RGB picture) of what is shown at number / frame_rate seconds."""
+    def frames(self, moments: Sequence[float], check: Check) -> Iterator[tuple[float, Image.Image]]:
+        """(second, RGB picture) of what is shown at these ascending seconds; the picture is valid until the next."""
 
     def close(self) -> None: ...
 
@@ -91,30 +96,48 @@ def as_video(source: ImageSource | Video) -> Video | None:
     """
     if isinstance(source, Video):
         return source
+    source = held(source)
     if not isinstance(source, str | PathLike | bytes):
         return None
     if _is_folder(source):
         return Video(source)
     file = readable(source)
-    if isinstance(file, Path) and not file.is_file():
-        return None  # what comes through a pipe can be read only once
     return Video(source) if format_of(file) or is_animation(file) else None
 
 
-def read_clip(video: Video, config: VideoConfig) -> Clip:
+def read_clip(video: Video, config: VideoConfig, check: Check | None = None) -> Clip:
     """Take the frames of a video that the checkpoint's rules and the caller ask for.
+
+    Args:
+        video: The video.
+        config: The checkpoint's rules.
+        check: Called between frames and while they are decoded; what it raises ends the reading.
 
     Raises:
         RequestError: The video ends before the second to begin at.
         ImageError: It is missing, damaged, too large or no video.
     """
-    with closing(_open(video, config.fps)) as footage:
+    ended = Event()
+
+    def go_on() -> None:  # in the thread that reads, which nobody may be waiting for any more
+        if ended.is_set():
+            raise StoppedError("the video is no longer wanted")
+
+    try:
+        return until_stopped(lambda: _read(video, config, go_on), check)
+    finally:
+        ended.set()
+
+
+def _read(video: Video, config: VideoConfig, check: Check) -> Clip:
+    with closing(_open(video, config.fps, check)) as footage:
         duration = footage.count / footage.frame_rate
         if video.start is not None and video.start >= duration:
             raise RequestError(f"the video lasts {duration:.1f} s and cannot start at {video.start} s")
-        numbers = sample_frames(
+        moments = sample_moments(
             footage.count,
             footage.frame_rate,
+            footage.times,
             fps=config.fps,
             max_frames=config.max_frames,
             frames=video.frames,
@@ -122,29 +145,29 @@ def read_clip(video: Video, config: VideoConfig) -> Clip:
             end=video.end,
         )
         times, tiles = [], []
-        for number, picture in footage.frames(numbers):
-            times.append(number / footage.frame_rate)
+        for second, picture in footage.frames(moments, check):
+            times.append(second)
             tiles.append(cut(picture, config.frame, detail="low"))
         return Clip(tuple(tiles), Timeline(duration, tuple(times)))
 
 
-def _open(video: Video, fps: float) -> _Footage:
-    source = video.source
+def _open(video: Video, fps: float, check: Check) -> _Footage:
+    source = held(video.source)
     if not isinstance(source, str | PathLike | bytes):
         if not len(source):
             raise RequestError("a video needs one frame or more")
         return Pictures(source, video.fps or fps)
     if _is_folder(source):
         return Pictures(numbered_frames(Path(os.fspath(source))), video.fps or fps)
-    name = "the video" if isinstance(source, bytes) else os.fspath(source)
+    name = "the video" if isinstance(source, bytes) else shown(source)
     if video.fps is not None:
         raise RequestError(f"{name} has a frame rate of its own: fps is for folders and lists of frames")
     file = readable(source)
     if is_animation(file):
-        return Animation(file, name)
+        return Animation(file, name, check)
     if format_of(file) is None:
         raise VideoError(f"{name} is no video of a known format (MP4, MOV, MKV, WebM, AVI, MPEG, FLV, WMV, Ogg, GIF)")
-    return Container(file, name)
+    return Container(file, name, check)
 
 
 def _is_folder(source: str | PathLike[str] | bytes) -> TypeGuard[str | PathLike[str]]:

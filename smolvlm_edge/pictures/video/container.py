@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from smolvlm_edge.errors import VideoError
-from smolvlm_edge.pictures.images import MAX_PIXELS
-from smolvlm_edge.pictures.video.frames import moment
+from smolvlm_edge.errors import SmolEdgeError, VideoError
+from smolvlm_edge.pictures.deadline import Check
+from smolvlm_edge.pictures.pixels import MAX_PIXELS
+from smolvlm_edge.pictures.sources import decoding, head_of, shown
+from smolvlm_edge.pictures.video.frames import on_screen
+from smolvlm_edge.pictures.video.upright import upright
 
 if TYPE_CHECKING:
-    from av import VideoFrame, VideoStream
+    from av import Packet, VideoFrame, VideoStream
     from av.container import InputContainer
 
 SIGNATURES = (
@@ -47,16 +50,20 @@ SEEK_S = 10
 """Moments that are further apart than this are sought where the file has no index of its keyframes."""
 MISSING_S = 1
 """A video may end this much before its file says so: sound may last longer."""
-ROTATIONS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
+SLOW_RATE, MOST_TIMES = 2, 10_000
+"""Of videos with fewer frames a second, and no more in all, every frame's time is read: the rate may vary."""
+MAX_DURATION_S = 10_000_000
+"""No recording lasts four months: a file that says so is not believed."""
 
 
 def format_of(file: Path | BytesIO) -> str | None:
-    """FFmpeg's name of a video file's format; None if it is no video of a known one."""
-    if isinstance(file, Path):
-        with file.open("rb") as opened:
-            head = opened.read(400)
-    else:
-        head = file.getvalue()[:400]
+    """FFmpeg's name of a video file's format; None if it is no video of a known one.
+
+    Raises:
+        ImageError: The file cannot be read.
+    """
+    with decoding(file if isinstance(file, Path) else "the video"):
+        head = head_of(file, 400)
     if head[4:8] == b"ftyp" and head[8:12] in PICTURE_BRANDS:
         return None
     for name, places, mark in SIGNATURES:
@@ -68,7 +75,7 @@ def format_of(file: Path | BytesIO) -> str | None:
 class Container:
     """An open video file. Seconds count from its first frame."""
 
-    def __init__(self, file: Path | BytesIO, name: str) -> None:
+    def __init__(self, file: Path | BytesIO, name: str, check: Check) -> None:
         """Open a file whose `format_of` is known.
 
         Raises:
@@ -78,36 +85,37 @@ class Container:
             import av  # noqa: PLC0415 - an extra
         except ImportError as error:
             raise VideoError(f"{name} is a video: to read it, pip install 'smol-edge[video]'") from error
-        self._name, self._av_error = name, av.FFmpegError
+        self._name, self._av_error, self._check = name, av.FFmpegError, check
         source: BytesIO | str = f"file:{file}"  # a name like concat:a is no protocol
         if isinstance(file, BytesIO):
             file.seek(0)
             source = file
         with self._decoding():
-            self._container: InputContainer = av.open(source, "r", format=format_of(file))
+            self._container: InputContainer = av.open(source, "r", format=format_of(file), metadata_errors="replace")
             self._stream = self._pictures()
             self._stream.thread_type = "AUTO"
             self._time_base = float(self._stream.time_base or 1)
             self._start = (self._stream.start_time or 0) * self._time_base
-            self.frame_rate, self.count = self._measure()
+            self.frame_rate, self.count, self.times = self._measure()
 
     def close(self) -> None:
         """Close the file."""
         self._container.close()
 
-    def frames(self, numbers: Sequence[int]) -> Iterator[tuple[int, Image.Image]]:
-        """(number, RGB picture, upright) of what is shown at number / frame_rate seconds, for ascending numbers.
+    def frames(self, moments: Sequence[float], check: Check) -> Iterator[tuple[float, Image.Image]]:
+        """(second, RGB picture, upright) of what is shown at these ascending seconds.
 
-        A frame that is shown at several of these moments is given at the first.
+        A frame that is shown at several of them is given at the first.
 
         Raises:
             VideoError: The file is damaged, or ends before a frame that was asked for.
         """
+        self._check = check
         with self._decoding():
             following = self._decoded()
             coming, shown, given = next(following, None), None, None
-            for number in numbers:
-                goal = moment(number, self.frame_rate)
+            for second in moments:
+                goal = on_screen(second, self.frame_rate)
                 if coming is not None and self._worth_seeking(self._time(coming), goal):
                     coming, following = self._decoded_from(goal)
                     shown = None
@@ -119,7 +127,7 @@ class Container:
                     self._refuse_if_cut_off(shown, goal)
                 if self._time(shown) != given:
                     given = self._time(shown)
-                    yield number, _upright(shown)
+                    yield second, upright(shown)
 
     def _pictures(self) -> "VideoStream":
         """The first video stream that is no cover picture."""
@@ -134,33 +142,73 @@ class Container:
             raise VideoError(f"{self._name} has more than {MAX_PIXELS:,} pixels: make it smaller first")
         return stream
 
-    def _measure(self) -> tuple[float, int]:
-        """Frames per second on average, and their number."""
+    def _measure(self) -> tuple[float, int, tuple[float, ...]]:
+        """Frames per second on average, their number, and the second of each if they are few."""
+        frame_rate = float(self._stream.average_rate or self._stream.guessed_rate or DEFAULT_RATE)
+        duration = self._duration(frame_rate)
+        if duration is None:
+            return *self._count(frame_rate), ()
+        count = max(1, round(duration * frame_rate))
+        if frame_rate < SLOW_RATE and count <= MOST_TIMES:
+            times, end = self._times()
+            if times and end + MISSING_S + 1 / frame_rate > duration:  # else it is cut off
+                duration = max(duration, end)
+                return len(times) / duration, len(times), times
+        return frame_rate, count, ()
+
+    def _duration(self, frame_rate: float) -> float | None:
+        """Seconds from the first frame to the end of the last, as the file says; None if it does not, or lies."""
         stream = self._stream
-        frame_rate = float(stream.average_rate or stream.guessed_rate or DEFAULT_RATE)
+        duration: float | None = None
         if stream.duration:
             duration = stream.duration * self._time_base
         elif tag := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):
-            duration = int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])  # Matroska has no other place for it
+            duration = self._of_pictures(int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]), frame_rate)
         elif stream.frames:
             duration = stream.frames / frame_rate
         elif self._container.duration:
-            duration = self._container.duration / 1_000_000 - self._start  # FLV and Matroska count from zero
-        else:
-            return self._count(frame_rate)
-        return frame_rate, max(1, round(duration * frame_rate))
+            duration = self._of_pictures(self._container.duration / 1_000_000, frame_rate)
+        return duration if duration and 0 < duration < MAX_DURATION_S else None
+
+    def _of_pictures(self, stated: float, frame_rate: float) -> float:
+        """What a stated length means for pictures that begin late: some writers count from zero, some from them."""
+        if self._start <= 0 or not self._start < stated < MAX_DURATION_S:
+            return stated
+        self._container.seek(self._ticks(stated - self._start), stream=self._stream)
+        last = max((self._seconds(packet.pts) for packet in self._packets()), default=0.0)
+        self._container.seek(0)
+        return max(stated - self._start, last + 1 / frame_rate)
+
+    def _times(self) -> tuple[tuple[float, ...], float]:
+        """When each frame is shown and when the last one ends, read undecoded."""
+        times, end = [], 0.0
+        for packet in self._packets():
+            times.append(self._seconds(packet.pts))
+            end = max(end, times[-1] + (packet.duration or 0) * self._time_base)
+        self._container.seek(0)
+        return tuple(sorted(time for time in times if time >= 0)), end
 
     def _count(self, frame_rate: float) -> tuple[float, int]:
-        """The same for a recording that was never finished and says neither: read it to its end, undecoded."""
+        """Rate and number for a recording that was never finished and says neither: read it to its end, undecoded."""
         count, end = 0, 0.0
-        for packet in self._container.demux(self._stream):
-            if packet.pts is not None:
-                count, end = count + 1, max(end, packet.pts * self._time_base - self._start)
+        for packet in self._packets():
+            count, end = count + 1, max(end, self._seconds(packet.pts))
         self._container.seek(0)
         return (count - 1) / end if end else frame_rate, max(1, count)
 
+    def _packets(self) -> "Iterator[Packet]":
+        for packet in self._container.demux(self._stream):
+            self._check()
+            if packet.pts is not None:
+                yield packet
+
+    def _seconds(self, ticks: int | None) -> float:
+        return (ticks or 0) * self._time_base - self._start
+
     def _decoded(self) -> "Iterator[VideoFrame]":
-        return self._container.decode(self._stream)
+        for frame in self._container.decode(self._stream):
+            self._check()
+            yield frame
 
     def _decoded_from(self, goal: float) -> "tuple[VideoFrame | None, Iterator[VideoFrame]]":
         """The first frame from a keyframe on that is shown at a second or before, and those after it."""
@@ -200,11 +248,11 @@ class Container:
     def _decoding(self) -> Iterator[None]:
         try:
             yield
+        except SmolEdgeError:
+            raise
+        except MemoryError as error:
+            raise VideoError(f"{self._name} needs more memory than there is: make it smaller first") from error
         except self._av_error as error:
-            raise VideoError(f"{self._name} is damaged or cut off: {error.strerror or error}") from error
-
-
-def _upright(frame: "VideoFrame") -> Image.Image:
-    turn = ROTATIONS.get(round(frame.rotation) % 360)
-    image = Image.fromarray(frame.to_ndarray(format="rgb24"))
-    return image if turn is None else image.transpose(turn)
+            raise VideoError(f"{self._name} is damaged or cut off: {error.strerror or shown(error)}") from error
+        except Exception as error:  # PyAV raises UnicodeDecodeError, ValueError, OverflowError, ...
+            raise VideoError(f"{self._name} is damaged: {shown(error)}") from error

@@ -4,6 +4,7 @@ transformers 5.23, video_processing_smolvlm.py, sample_frames.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -48,6 +49,30 @@ def sample_frames(
     return np.unique(np.linspace(first, last, wanted, dtype=int)).tolist()
 
 
-def moment(number: int, frame_rate: float) -> float:
-    """The second at which a frame is on screen for certain: its own, and a little, because timestamps are rounded."""
-    return number / frame_rate + min(0.5 / frame_rate, ROUNDING_S)
+def sample_moments(
+    count: int,
+    frame_rate: float,
+    times: Sequence[float],
+    *,
+    fps: float,
+    max_frames: int,
+    frames: int | None = None,
+    start: float | None = None,
+    end: float | None = None,
+) -> list[float]:
+    """Ascending seconds at which the frames to take are on screen; arguments as for `sample_frames`, and `times`.
+
+    `times` says when each frame is shown, where they are few; else it is empty. If there are no more of them than are
+    wanted, each is taken when it is shown: evenly spaced moments would miss some where the frame rate varies.
+    """
+    shown = [time for time in times if (start or 0) <= time < (math.inf if end is None else end)]
+    duration = min(math.inf if end is None else end, count / frame_rate) - (start or 0)
+    if shown and len(shown) <= (frames or min(round(fps * duration), max_frames)):
+        return shown
+    numbers = sample_frames(count, frame_rate, fps=fps, max_frames=max_frames, frames=frames, start=start, end=end)
+    return [number / frame_rate for number in numbers]
+
+
+def on_screen(second: float, frame_rate: float) -> float:
+    """When a frame is on screen for certain: at its second, and a little, because timestamps are rounded."""
+    return second + min(0.5 / frame_rate, ROUNDING_S)
