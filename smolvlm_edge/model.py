@@ -382,7 +382,8 @@ class SmolVLM:
         guide: Guide | None,
     ) -> Reply:
         encoder, eos_token_ids, texts = self.prompt_encoder, self.bundle.model.eos_token_ids, options.get("stop", ())
-        tokenizer, hidden, loops = encoder.tokenizer, encoder.hidden_token_ids, options.get("stop_loops", False)
+        tokenizer, loops = encoder.tokenizer, options.get("stop_loops", False)
+        hidden = encoder.hidden_token_ids if options.get("skip_special_tokens", True) else eos_token_ids
         return Reply(tokenizer, hidden, prefix, eos_token_ids, max_tokens, texts, constraint, guide, stop_loops=loops)
 
     @cached_property

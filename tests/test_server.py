@@ -135,6 +135,15 @@ def test_logprobs_spell_the_answer(http) -> None:
         assert math.exp(first["logprob"]) + math.exp(second["logprob"]) <= 1 + 1e-9
 
 
+def test_special_tokens_are_text_for_who_wants_them(http, model) -> None:
+    token = model.prompt_encoder.tokenizer.token_to_id("<fake_token_around_image>")
+    wish = ask("Hello", max_tokens=2, logit_bias={str(token): 100})
+    said = http.post(CHAT, json=wish).json()["choices"][0]["message"]["content"]
+    assert said == ""
+    said = http.post(CHAT, json={**wish, "skip_special_tokens": False}).json()["choices"][0]["message"]["content"]
+    assert said == 2 * "<fake_token_around_image>"
+
+
 def test_fields_that_nobody_knows_are_ignored(http) -> None:
     body = http.post(
         CHAT, json=ask("Hello", user="me", parallel_tool_calls=True, truncate_prompt=False, foo={"a": [1]})

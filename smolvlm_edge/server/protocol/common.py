@@ -26,6 +26,7 @@ SAME_NAMES = (
     "regex",
     "choices",
     "on_limit",
+    "skip_special_tokens",
 )
 """Wishes that `GenerateOptions` has under the same name."""
 
