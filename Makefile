@@ -1,5 +1,5 @@
 # What a developer needs; `make` alone runs what CI runs.
-.PHONY: check test stress parity integrations aarch64 optimum packaging clients screenshot lint types fix clean stand-in
+.PHONY: check fuzz test stress parity integrations aarch64 optimum packaging clients screenshot lint types fix clean stand-in
 PYTHON ?= .venv/bin/python
 
 check: lint types test
@@ -9,6 +9,9 @@ test:  ## everything that needs no reference implementation
 
 stress:  ## hostile hubs, many processes at once, hundreds of openings: minutes
 	$(PYTHON) -m pytest -m stress -s
+
+fuzz:  ## damaged inputs for everything that reads a stranger's bytes
+	$(PYTHON) -m tests.fuzz --inputs 100000 --seed 1
 
 parity:  ## against transformers; needs the [parity] extra
 	$(PYTHON) -m pytest -m parity

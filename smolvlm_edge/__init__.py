@@ -17,6 +17,7 @@ from smolvlm_edge.chat import Chat
 from smolvlm_edge.conversation.request import Request
 from smolvlm_edge.errors import (
     BusyError,
+    ContextError,
     DownloadError,
     EngineError,
     ExportError,
@@ -42,6 +43,7 @@ __all__ = [
     "BusyError",
     "Chat",
     "Chunk",
+    "ContextError",
     "DownloadError",
     "EngineError",
     "ExportError",

@@ -1,12 +1,14 @@
 """A conversation of several turns."""
 
+import logging
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from threading import Lock
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 from smolvlm_edge.conversation.messages import Conversation, RawMessage, Source, ask, check_last_turn, read_messages
-from smolvlm_edge.errors import RequestError
+from smolvlm_edge.errors import ContextError, RequestError
 from smolvlm_edge.generation.answer import Answer, Chunk, GenerateOptions, check_options
 from smolvlm_edge.generation.stopping import Stop
 from smolvlm_edge.pictures.video import Picture
@@ -14,6 +16,19 @@ from smolvlm_edge.pictures.video import Picture
 Respond = Callable[[Conversation, list[Picture], GenerateOptions, Stop], Generator[Chunk, None, None]]
 """`SmolVLM.respond`."""
 Text = str | Sequence[Mapping[str, Any]]
+OnFull = Literal["stop", "drop"]
+"""What becomes of a conversation that is longer than the model's context."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A question and its answer."""
+
+    messages: tuple[RawMessage, RawMessage]
+    conversation: Conversation
+    pictures: list[Picture]
 
 
 class Chat:
@@ -24,20 +39,20 @@ class Chat:
     once, when its turn comes; its file may be gone afterwards.
     """
 
-    def __init__(self, respond: Respond, system: str | None, options: GenerateOptions) -> None:
+    def __init__(
+        self, respond: Respond, system: str | None, options: GenerateOptions, on_full: OnFull = "stop"
+    ) -> None:
         """Use `SmolVLM.chat`."""
         self.system = system
         """What the model is told before the first turn; may be changed between turns."""
-        self._respond, self._options = respond, options
-        self._messages: list[RawMessage] = []
-        self._conversation = Conversation()
-        self._pictures: list[Picture] = []
+        self._respond, self._options, self._on_full = respond, options, on_full
+        self._turns: list[_Turn] = []
         self._answering = Lock()
 
     @property
     def messages(self) -> list[RawMessage]:
         """The conversation so far, the system's text first, in the form that `SmolVLM.generate` takes."""
-        return [*self._instruction(), *self._messages]
+        return [*self._instruction(), *(message for turn in self._turns for message in turn.messages)]
 
     def ask(self, text: Text, images: Source | Sequence[Source] = (), **options: Unpack[GenerateOptions]) -> Answer:
         """The answer to the next question; takes what `stream` takes."""
@@ -77,7 +92,7 @@ class Chat:
 
     def clear(self) -> None:
         """Forget all turns; the system's text stays."""
-        self._messages, self._conversation, self._pictures = [], Conversation(), []
+        self._turns = []
 
     def _stream(
         self, text: Text, images: Source | Sequence[Source], options: GenerateOptions, stop: Stop
@@ -93,22 +108,51 @@ class Chat:
     ) -> Generator[Chunk, None, None]:
         if not self._answering.acquire(blocking=False):
             raise RequestError("the chat is still answering: read that answer to its end, or close its stream")
-        pictures, said = list(self._pictures), list[str]()
-        conversation = self._conversation + turn
+        turns, pictures, said = list(self._turns), list[Picture](), list[str]()
         try:
-            with closing(
-                self._respond(read_messages(self._instruction()) + conversation, pictures, options, stop)
-            ) as chunks:
-                for chunk in chunks:
-                    said.append(chunk.text)
-                    yield chunk
+            for chunk in self._chunks(turns, turn, pictures, options, stop):
+                said.append(chunk.text)
+                yield chunk
         finally:
             if said:
                 answer = {"role": "assistant", "content": "".join(said)}
-                self._messages += [question, answer]
-                self._conversation = conversation + read_messages([answer])
-                self._pictures = pictures
+                self._turns = [*turns, _Turn((question, answer), turn + read_messages([answer]), pictures)]
             self._answering.release()
+
+    def _chunks(
+        self, turns: list[_Turn], turn: Conversation, pictures: list[Picture], options: GenerateOptions, stop: Stop
+    ) -> Generator[Chunk, None, None]:
+        """The answer; those of the earlier turns that the context does not hold are taken out of the list.
+
+        Args:
+            turns: The earlier ones.
+            turn: The question.
+            pictures: Gets those of the question.
+            options: As `SmolVLM.respond`.
+            stop: As `SmolVLM.respond`.
+        """
+        instruction = read_messages(self._instruction())
+        while True:
+            conversation = sum((each.conversation for each in turns), instruction) + turn
+            earlier = [picture for each in turns for picture in each.pictures]
+            read = [*earlier, *pictures]
+            try:
+                with closing(self._respond(conversation, read, options, stop)) as chunks:
+                    for chunk in chunks:
+                        pictures[:] = read[len(earlier) :]
+                        yield chunk
+                return
+            except ContextError as error:
+                pictures[:] = read[len(earlier) :]
+                if not turns:
+                    raise
+                if self._on_full == "stop":
+                    raise ContextError(
+                        f"the conversation has become too long ({error}); or forget it (clear(), /clear), "
+                        "or its oldest turns (on_full='drop', --on-full drop)"
+                    ) from error
+                del turns[0]
+                logger.warning("the conversation has become too long: its oldest turn is left out")
 
     def _instruction(self) -> list[RawMessage]:
         return [{"role": "system", "content": self.system}] if self.system else []

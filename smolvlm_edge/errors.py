@@ -1,9 +1,9 @@
 """Every error that smol-edge raises on purpose, the exit code of the command line and the HTTP status of a server.
 
     SmolEdgeError                         1  500   something went wrong while running
-    ├── RequestError        (ValueError)  2  400   the request itself: an empty prompt, a senseless option, ...
-    │   ├── BusyError                     2  429   the model has enough to answer just now: ask again later
-    │   └── ContextError                  2  400   a prompt that is longer than the model's context
+    ├── RequestError        (ValueError)  2  400   the request itself: empty prompt, option that makes no sense, ...
+    │   ├── ContextError                  2  400   a prompt that is longer than the model's context
+    │   └── BusyError                     2  429   the model has enough to answer just now: ask again later
     ├── ModelNotFoundError (LookupError)  3  404   no checkpoint or bundle at that place or of that name
     ├── IntegrityError                    4  500   a checkpoint or bundle that is damaged or contradicts itself
     ├── ImageError          (ValueError)  5  400   a picture that is missing, damaged, too large or no picture

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, Unpack, get_args, overload
 
 from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.bundle.config import ImageConfig, VideoConfig
-from smolvlm_edge.chat import Chat
+from smolvlm_edge.chat import Chat, OnFull
 from smolvlm_edge.constraints import Constraint, Guide, Vocabulary
 from smolvlm_edge.conversation.messages import Conversation, RawMessage, Shown, Source
 from smolvlm_edge.conversation.model_input import ModelInput, PromptSize, least_tokens
@@ -28,8 +28,9 @@ from smolvlm_edge.generation.stopping import Stop
 from smolvlm_edge.generation.timings import Clock
 from smolvlm_edge.generation.width import ONE, Parallel, Width, choose_width
 from smolvlm_edge.graphs import CLOSED, available_cores
+from smolvlm_edge.graphs.checks import check_graphs
 from smolvlm_edge.graphs.choice import Choice, choose_engines, wanted_targets
-from smolvlm_edge.graphs.engines import AUTO, Engines, open_engines
+from smolvlm_edge.graphs.engines import AUTO, EngineOptions, Engines, check_engine_options, open_engines
 from smolvlm_edge.many import Many
 from smolvlm_edge.pictures.deadline import Check
 from smolvlm_edge.pictures.images import cut, open_image
@@ -82,6 +83,8 @@ class SmolVLM:
         busy: Busy = "wait",
         parallel: Parallel = 1,
         cache_bytes: int | None = None,
+        trust: bool = False,
+        engine_options: EngineOptions | None = None,
     ) -> Self:
         """Open a model.
 
@@ -107,6 +110,12 @@ class SmolVLM:
                 the last bits with the number of neighbours. OpenVINO's decoder takes one at a time.
             cache_bytes: How much memory the keys and values of questions that are answered at once may take; who does
                 not fit waits, and who never will is refused. By default half of what is free, with several at once.
+            trust: Open graphs that hold something that smol-edge's exporter does not write. Otherwise such a bundle
+                is refused: a graph that was made to harm can end the process or take all memory.
+            engine_options: Settings that are handed to an engine as they are, and come before those that smol-edge
+                chooses: entries of onnxruntime's session configuration, properties of openvino's CPU plugin, as in
+                `{"onnxruntime": {"session.intra_op.allow_spinning": "0"}, "openvino": {"KV_CACHE_PRECISION": "u8"}}`.
+                What they do to answers and speed is not tested here.
 
         Raises:
             ModelNotFoundError: No bundle in that folder, no model of that name, or not here and `offline`.
@@ -119,12 +128,17 @@ class SmolVLM:
         _check_choice("busy", busy, get_args(Busy))
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise RequestError(f"threads must be from 1 to {MAX_THREADS}")
+        check_engine_options(engine_options)
         wanted = wanted_targets(engine)
         start = time.perf_counter()
         bundle = Bundle.open(locate(model, quant, wanted, offline=offline))
         choice = choose_engines(bundle, engine, threads)
-        engines = open_engines(choice.vision.engine, choice.decoder.engine, threads or available_cores())
+        engines = open_engines(
+            choice.vision.engine, choice.decoder.engine, threads or available_cores(), engine_options
+        )
         bundle.verify(choice.targets)
+        if not trust:
+            check_graphs(bundle, choice.targets)
         width = choose_width(bundle.model.text, choice.decoder.engine, memory, parallel, cache_bytes)
         vlm = cls(bundle, engines, memory, busy, width)
         vlm.choice = choice
@@ -252,15 +266,18 @@ class SmolVLM:
             grids=tuple((picture.rows, picture.columns) for picture in read.pictures),
         )
 
-    def chat(self, system: str | None = None, **options: Unpack[GenerateOptions]) -> Chat:
+    def chat(self, system: str | None = None, *, on_full: OnFull = "stop", **options: Unpack[GenerateOptions]) -> Chat:
         """A conversation of several turns.
 
         Args:
             system: What the model is told before the first one.
+            on_full: What a question meets once the conversation is longer than the model's context: `stop` refuses it
+                with a ContextError, `drop` leaves the oldest turns out, but never the system's text.
             **options: For every turn, unless it has its own; see `GenerateOptions`.
         """
         check_options(options)
-        return Chat(self.respond, system, options)
+        _check_choice("on_full", on_full, get_args(OnFull))
+        return Chat(self.respond, system, options, on_full)
 
     def respond(
         self,
@@ -395,7 +412,7 @@ class SmolVLM:
         """Tokens that the context has left for the answer."""
         context = self.bundle.model.text.max_position_embeddings
         if prompt_tokens >= context:
-            raise too_long(f"{prompt_tokens:,} tokens", context)
+            raise too_long(f"{prompt_tokens} tokens", context)
         return context - prompt_tokens
 
 

@@ -5,6 +5,7 @@ tests/test_parity_adapters.py compares with PEFT itself.
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.bundle.config import ModelConfig
 from smolvlm_edge.export import export_checkpoint
 from smolvlm_edge.export.adapter import Adapter
+from smolvlm_edge.export.adapter_config import AdapterConfig
 from smolvlm_edge.export.checkpoint import Checkpoint
 from smolvlm_edge.quantize import RECIPES
 
@@ -481,3 +483,46 @@ def merge_or_refuse(base: Path, adapter: Path) -> None:
         checkpoint.weights[f"{Q}.weight"].load()
     except SmolEdgeError as error:
         assert "\n" not in str(error).replace("\\n", "")  # noqa: PT017 - both outcomes are fine
+
+
+@pytest.mark.parametrize("pattern", ["([a-z0-9._]+)+!", "(a|a|[a-z.]|[a-z0-9_.])*!", "(?:.+)+[A-Z]"])
+def test_patterns_that_hang_python_are_answered(tmp_path: Path, pattern: str) -> None:
+    """Catastrophic backtracking: `re` takes ages to say no."""
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "target_modules": pattern}))
+    assert not AdapterConfig.from_folder(tmp_path).targets("model.text_model.layers.11.self_attn.q_proj.and.so.on")
+
+
+def test_a_pattern_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_long(*_: object, timeout: float) -> None:
+        raise TimeoutError
+
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "rank_pattern": {"x": 4}}))
+    monkeypatch.setattr("smolvlm_edge.export.adapter_config.regex.fullmatch", too_long)
+    with pytest.raises(IntegrityError, match="takes more than"):
+        AdapterConfig.from_folder(tmp_path).rank("lm_head")
+
+
+@pytest.mark.parametrize("pattern", ["(", "a)|(b", "[", "*", "a{2,1}", "x" * 20_000, "(?P<a>x)(?P<a>y)(?"])
+@pytest.mark.parametrize("key", ["target_modules", "rank_pattern"])
+def test_what_is_no_pattern_is_refused(tmp_path: Path, key: str, pattern: str) -> None:
+    value: object = pattern if key == "target_modules" else {pattern: 4}
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", key: value}))
+    with pytest.raises(IntegrityError, match="regular expression"):
+        AdapterConfig.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "module", "expected"),
+    [
+        (r"^(?!.*vision).*(?:q_proj|v_proj)$", "model.text_model.layers.0.self_attn.q_proj", True),
+        (r"^(?!.*vision).*(?:q_proj|v_proj)$", "model.vision_model.encoder.layers.0.self_attn.q_proj", False),
+        (r".*text_model.*\.(q|k|v|o)_proj", "model.text_model.layers.0.self_attn.o_proj", True),
+    ],
+)
+def test_patterns_of_trainers_mean_what_they_mean_to_re(
+    tmp_path: Path, pattern: str, module: str, expected: bool
+) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "target_modules": pattern}))
+    assert (
+        AdapterConfig.from_folder(tmp_path).targets(module) is expected is (re.fullmatch(pattern, module) is not None)
+    )

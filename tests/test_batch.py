@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smolvlm_edge import Answer, ImageError, Request, RequestError, SmolVLM, StoppedError
+from smolvlm_edge import Answer, ContextError, ImageError, Request, RequestError, SmolVLM, StoppedError
 
 QUESTION = "What is this?"
 PICTURES = [Image.fromarray(np.random.default_rng(seed).integers(0, 256, (60, 90, 3), np.uint8)) for seed in range(3)]
@@ -50,7 +50,7 @@ def test_what_goes_wrong_stands_in_its_place(model: SmolVLM, tmp_path: Path) -> 
         Request(prompt=QUESTION),
     ]
     answers = list(model.generate_many(requests, max_tokens=2))
-    errors = [ImageError, Answer, RequestError, RequestError, RequestError, StoppedError, Answer]
+    errors = [ImageError, Answer, RequestError, ContextError, RequestError, StoppedError, Answer]
     assert [type(answer) for answer in answers] == errors
     assert "missing.png does not exist" in str(answers[0])
 
@@ -67,6 +67,7 @@ def test_whatever_a_request_raises_stands_in_its_place(model: SmolVLM, monkeypat
         raise MemoryError if source == b"large" else ZeroDivisionError
 
     monkeypatch.setattr(model, "_read", read)
+    monkeypatch.setattr(model, "_refuse_what_cannot_fit", lambda *_: None)
     requests = [
         {"prompt": QUESTION, "colour": "red"},
         "photo.jpg",

@@ -1,7 +1,9 @@
 """A bundle is used only as it was exported: changed, cut off, newer or incomplete ones are refused."""
 
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +163,47 @@ def test_info_as_json_says_what_the_manifest_says(bundle: Path) -> None:
 def test_every_file_is_in_the_manifest_with_its_size(bundle: Path) -> None:
     found = {path.name: path.stat().st_size for path in bundle.iterdir() if path.name != "bundle.json"}
     assert {name: entry.size for name, entry in Bundle.open(bundle).files.items()} == found
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
+def test_what_is_no_file_is_not_read(bundle: Path, make: Callable[[Path], None]) -> None:
+    """A pipe waits for ever, and a device has no end; both have 0 bytes."""
+    files = manifest(bundle)["files"]
+    files["tokenizer_config.json"] |= {"size": 0}
+    edit_manifest(bundle, files=files)
+    (bundle / "tokenizer_config.json").unlink()
+    make(bundle / "tokenizer_config.json")
+    with pytest.raises(IntegrityError, match="no regular file"):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize("name", ["\0", "a\0b", "\ud800", "a\x1b[2Jb", "..", ".", "", "a/b", "x\n"])
+def test_names_that_no_file_has(bundle: Path, name: str) -> None:
+    edit_manifest(bundle, files={**manifest(bundle)["files"], name: {"size": 1, "sha256": ""}})
+    with pytest.raises(IntegrityError, match="outside the bundle"):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"source": 5},
+        {"revision": ["main"]},
+        {"producer": None},
+        {"recipe": {"name": ["int4"], "rules": []}},
+        {"recipe": {"name": "int4", "rules": [[1, 2]]}},
+        {"recipe": {"name": "int4", "rules": 7}},
+        {"lost": [1]},
+        {"lost": {"kl": "much"}},
+        {"format_version": 10**400},
+        {"format_version": True},
+        {"files": {"decoder.onnx": {"size": -1, "sha256": ""}}},
+        {"files": {"decoder.onnx": {"size": 10**30, "sha256": ""}}},
+        {"files": {str(number): {"size": 1, "sha256": ""} for number in range(2000)}},
+    ],
+)
+def test_values_of_another_type_or_size(bundle: Path, changes: dict[str, object]) -> None:
+    edit_manifest(bundle, **changes)
+    with pytest.raises(IntegrityError) as caught:
+        Bundle.open(bundle)
+    assert len(str(caught.value)) < 300

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smolvlm_edge import ImageError, RequestError, SmolVLM
+from smolvlm_edge import ContextError, ImageError, RequestError, SmolVLM
 from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.generation.decoding import prefill
 from smolvlm_edge.generation.network import FEATURE_BYTES
@@ -68,6 +68,42 @@ def test_a_turn_is_answered_as_a_fresh_prompt_of_the_same_conversation(model: Sm
         assert answer.timings.cached_tokens >= shared >= CHUNK
     for messages, answer in zip(asked, answers, strict=True):
         assert fresh(model, messages, max_tokens=10) == answer.token_ids
+
+
+@pytest.mark.parametrize("system", ["Be brief.", None])
+def test_a_full_conversation_loses_its_oldest_turns(plain: SmolVLM, system: str | None, caplog) -> None:
+    """But never the system's text; with on_full='stop' it says what to do."""
+    context = plain.bundle.model.text.max_position_embeddings
+    long = "word " * (context // 12)
+    chat, asked = plain.chat(system, on_full="drop", max_tokens=4), []
+    for number, images in enumerate([picture(1), *[[]] * 5]):
+        chat.ask(f"{number} {long}", images)
+        asked.append(chat.messages[:-1])
+    assert "oldest turn" in caplog.text
+    assert [message["content"] for message in chat.messages if message["role"] == "system"] == [system] * bool(system)
+    kept = [message["content"][-1]["text"].split()[0] for message in chat.messages if message["role"] == "user"]
+    assert kept == [str(number) for number in range(6)][-len(kept) :]
+    assert 1 <= len(kept) < 6
+    assert fresh(plain, asked[-1], max_tokens=4) == chat_answer(plain, asked[-1])
+    stopping = plain.chat(system, max_tokens=4)
+    for _ in range(len(kept) - 1):
+        stopping.ask(long)
+    with pytest.raises(ContextError, match="drop"):
+        stopping.ask("word " * (context - context // 6))
+    before = chat.messages
+    with pytest.raises(ContextError):
+        chat.ask("word " * context)
+    assert chat.messages == before, "a question that never fits leaves no trace"
+
+
+def chat_answer(model: SmolVLM, messages: list) -> tuple[int, ...]:
+    return model.generate(messages=messages, max_tokens=4).token_ids
+
+
+def test_an_answer_that_spells_the_image_token_does_not_end_the_chat(plain: SmolVLM) -> None:
+    chat = plain.chat(max_tokens=40)
+    assert chat.ask("Which tag?", picture(1), choices=["an <image> tag"]).text == "an <image> tag"
+    assert len(chat.ask("Why?", max_tokens=3).token_ids) == 3
 
 
 def test_questions_in_between_change_nothing(model: SmolVLM) -> None:

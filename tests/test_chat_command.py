@@ -116,6 +116,51 @@ def test_mistakes_in_the_arguments_come_before_the_model_is_loaded(tmp_path: Pat
     assert_fails(smol_edge("chat", "--max-tokens", "0", "--model", tmp_path), 2, "max_tokens")
 
 
+def test_a_piped_chat_goes_on_when_it_is_full(bundle: Path) -> None:
+    long = "word " * (SmolVLM.load(bundle).bundle.model.text.max_position_embeddings // 12)
+    arguments = ("--model", bundle, "--max-tokens", "2")
+    result = piped(*[long] * 4, arguments=arguments)
+    assert result.returncode == 0, result.stderr
+    assert "note: the conversation has become too long: its oldest turn is left out" in result.stderr
+    assert result.stderr.count(" per second") == 4
+    assert_fails_last(piped(*[long] * 4, arguments=(*arguments, "--on-full", "stop")), 2, "--on-full drop", "/clear")
+
+
+def assert_fails_last(result: subprocess.CompletedProcess[str], exit_code: int, *words: str) -> None:
+    assert result.returncode == exit_code, result.stderr
+    assert all(word in result.stderr.splitlines()[-1] for word in words), result.stderr
+
+
+@pytest.mark.parametrize("line", ["/image ~\0", "/image a\0.png", "/save ~\0.txt", "file://[x What?", "x" * 2_000_000])
+def test_lines_that_mean_nothing(bundle: Path, line: str, tmp_path: Path) -> None:
+    result = piped(line, arguments=("--model", bundle, "--max-tokens", "2"), cwd=tmp_path)
+    assert result.returncode in (2, 5), result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert len(result.stderr) < 1200
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_conversation_is_saved_whole_or_not_at_all(bundle: Path, tmp_path: Path) -> None:
+    patch = """
+import smolvlm_edge.cli.session as session
+write = session._write
+def full(file, text):
+    class Full:
+        name = file.name
+        def write(self, text): file.write("half")
+        def close(self): file.close(); raise OSError(28, "No space left on device")
+    write(Full(), text)
+session._write = full
+"""
+    program = f"{patch}\nfrom smolvlm_edge.cli import main\nmain()"
+    command = [sys.executable, "-c", program, "chat", "--model", str(bundle)]
+    result = subprocess.run(
+        command, input="/save talk.txt\n", capture_output=True, text=True, check=False, timeout=100, cwd=tmp_path
+    )
+    assert_fails(result, 2, "talk.txt", "No space left")
+    assert not list(tmp_path.iterdir())
+
+
 # -- on a terminal ----------------------------------------------------------------------------------
 
 

@@ -372,3 +372,38 @@ def test_a_choice_may_hold_a_comma(tiny_bundle) -> None:
 def test_nothing_is_imported_for_a_free_answer() -> None:
     program = "import sys, smolvlm_edge; sys.exit('llguidance' in sys.modules)"
     assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", program]) == 0
+
+
+# -- what asks for too much -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"schema": {"type": "integer", "multipleOf": 1000003}}, "multipleOf 1000003"),
+        ({"schema": {"properties": {"a": {"anyOf": [{"multipleOf": 2147483648}]}}}}, "multipleOf"),
+        ({"schema": {"type": "number", "multipleOf": 1234.5678}}, "multipleOf"),
+        ({"choices": [f"choice {number}" for number in range(100_000)]}, "choices"),
+        ({"choices": ["a" * 1_000_000]}, "characters"),
+        ({"regex": "(" * 5_000}, "regex"),
+        ({"regex": "a" * 1_000_000}, "characters"),
+        ({"schema": {"enum": ["a" * 1_000_000]}}, "characters"),
+    ],
+)
+def test_what_asks_for_too_much_is_refused_in_one_short_line(options: dict, words: str) -> None:
+    with pytest.raises(RequestError, match=words) as caught:
+        read_constraint(options)
+    assert len(str(caught.value)) < 500
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("multiple", [7, 0.01, 1e-7, 99_991])
+def test_other_multiples_are_kept_to(multiple: float) -> None:
+    assert read_constraint({"schema": {"type": "number", "multipleOf": multiple}}) is not None
+
+
+@pytest.mark.parametrize("name", ["demo", "Granite", "Llama 3"])
+@pytest.mark.parametrize("text", ["an <image> tag", "<|end_of_text|>", "<end_of_utterance> <image><image>", "<doctag>"])
+def test_texts_that_are_spelled_like_special_tokens(name: str, text: str) -> None:
+    """Spelled in ordinary tokens: the one of that name would be no text, or end the answer."""
+    assert write({"choices": [text]}, 200, name=name)[0].strip() == text

@@ -13,6 +13,7 @@ from filelock import FileLock
 from PIL import Image
 
 from smolvlm_edge import ImageError, SmolVLM
+from smolvlm_edge.cli import pictures
 from smolvlm_edge.cli.pictures import find_pictures
 
 PROMPT = "Describe this image."
@@ -337,3 +338,30 @@ def test_a_folder_that_may_not_be_read_is_told(photos: Path, monkeypatch, caplog
     monkeypatch.setattr(Path, "iterdir", refuse)  # root may read everything
     assert found(photos, under=photos) == ["2.png", "10.jpg", "c/1.png", "line\nbreak.png", "Ünïcode 猫.png"]
     assert "Permission denied" in caplog.text
+
+
+@posix_only
+def test_patterns_end_however_many_ways_lead_to_a_folder(tmp_path: Path) -> None:
+    deep = tmp_path / "top"
+    for number in range(25):
+        draw(deep / f"{number}.png")
+        deep = deep / "a"
+    every = found(tmp_path / "top", under=tmp_path)
+    assert len(every) == 25
+    for pattern in ("**/" * 30 + "*.png", "**/*/" * 12 + "**/*.png", "**"):
+        assert set(found(tmp_path / "top" / pattern, under=tmp_path)) <= set(every)
+    assert found(tmp_path / "top" / ("**/" * 30 + "*.png"), under=tmp_path) == every
+    assert found(tmp_path / "top" / "**", under=tmp_path) == every
+
+
+def test_heic_without_its_extra_is_counted_and_the_extra_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pictures, "_suffixes", lambda: {".png"})  # as where the extra is not installed
+    draw(tmp_path / "1.png")
+    for name in ("2.heic", "3.HEIC", "4.heif"):
+        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    (tmp_path / "notes.txt").write_text("none")
+    assert found(tmp_path, under=tmp_path) == ["1.png"]
+    assert "pictures in HEIC, and left out: 3; to read them, pip install 'smol-edge[heic]'" in caplog.text
+    assert "no pictures, and left out: 1" in caplog.text

@@ -203,3 +203,12 @@ def test_no_bit_of_a_stop_string_leaks(text: str, stop: list[str]) -> None:
         so_far += piece
         assert expected.startswith(so_far)
     assert so_far == expected
+
+
+@pytest.mark.parametrize(("stop", "expected"), [(" ", "one"), (" two", "one"), ("two", "one "), (" one", "one two")])
+def test_a_prefix_is_no_part_of_a_stop_text(stop: str, expected: str) -> None:
+    """The space that a template leaves to the model ends no answer."""
+    made = Tokenizer(WordLevel({" ": 0, "one": 1, "two": 2, "<unk>": 3}, unk_token="<unk>"))
+    made.decoder = decoders.Fuse()
+    detokenizer = Detokenizer(made, [stop], prefix=" ")
+    assert "".join([*map(detokenizer.push, [0, 1, 0, 2]), detokenizer.flush()]) == expected

@@ -17,6 +17,7 @@ from smolvlm_edge.diagnosis.measuring import answer_seconds, fastest
 from smolvlm_edge.graphs import choice as choosing
 from smolvlm_edge.graphs import engines
 from smolvlm_edge.graphs.choice import Choice, Pick, choose_engines
+from smolvlm_edge.graphs.engines import check_engine_options, read_engine_options
 from smolvlm_edge.store import measured
 from smolvlm_edge.store.measured import remember
 
@@ -138,7 +139,9 @@ def test_a_graph_that_openvino_refuses(bundle: Path, name: str, operator: str) -
     manifest["files"][name] = {"size": len(text), "sha256": sha256(bundle / name)}
     (bundle / "bundle.json").write_text(json.dumps(manifest))
     picture = ROOT / "examples" / "shapes.png"
-    assert_fails(smol_edge("run", picture, STORY, "--model", bundle), 1, "openvino", "refuses", name, "Abacus")
+    run = ("run", picture, STORY, "--model", bundle)
+    assert_fails(smol_edge(*run), 4, name, "Abacus", "--trust")
+    assert_fails(smol_edge(*run, "--trust"), 1, "openvino", "refuses", name, "Abacus")
 
 
 @pytest.fixture
@@ -368,3 +371,30 @@ def test_an_answer_is_timed_as_if_it_had_all_its_tokens() -> None:
     long = {"ttft_ms": 1000.0, "decode_tokens_per_s": 10.0, "generated_tokens": 11}
     short = {"ttft_ms": 1000.0, "decode_tokens_per_s": 10.0, "generated_tokens": 3}
     assert answer_seconds([long], 11) == answer_seconds([short], 11) == pytest.approx(2.0)
+
+
+def test_settings_reach_the_engines(tiny_bundle) -> None:
+    """A property that openvino does not have is refused by it; onnxruntime takes any entry."""
+    folder = tiny_bundle("tiny-idefics3", "int4", *BOTH)
+    with pytest.raises(EngineError, match="SPEED_OF_LIGHT"):
+        SmolVLM.load(folder, engine="openvino", engine_options={"openvino": {"SPEED_OF_LIGHT": 1}})
+    with SmolVLM.load(
+        folder, engine="onnxruntime", engine_options={"onnxruntime": {"session.intra_op.allow_spinning": "0"}}
+    ) as model:
+        assert model.generate([], STORY, max_tokens=1).timings.generated_tokens == 1
+
+
+@pytest.mark.parametrize(
+    "options", ["fast", {"abacus": {}}, {"openvino": "u8"}, {"openvino": {1: 2}}, {"openvino": {"A": [1]}}]
+)
+def test_settings_that_make_no_sense(options: object) -> None:
+    with pytest.raises(RequestError, match="engine_options"):
+        check_engine_options(options)
+
+
+def test_settings_on_the_command_line() -> None:
+    read = read_engine_options(["openvino.KV_CACHE_PRECISION=u8", "onnxruntime.session.a=b=c", "openvino.X="])
+    assert read == {"openvino": {"KV_CACHE_PRECISION": "u8", "X": ""}, "onnxruntime": {"session.a": "b=c"}}
+    for text in ("KV_CACHE_PRECISION=u8", "openvino.X", "openvino.=1", ""):
+        with pytest.raises(RequestError, match="--engine-option"):
+            read_engine_options([text])

@@ -283,3 +283,39 @@ def test_a_table_that_is_the_head_too_is_stored_once(tiny_bundle, name: str, qua
     table, head = (graphs[0].initializers[f"{TOKEN_TABLE}.codes"], graphs[1].initializers["lm_head.weight.codes"])
     places = {(each.const_value.location, each.const_value.offset) for each in (table, head)}
     assert (len(places) == 1) == once
+
+
+# -- generation_config.json -------------------------------------------------------------------------
+
+
+def edited(checkpoint: Path, folder: Path, **generation: object) -> Path:
+    """A copy of a checkpoint with other wishes for answers."""
+    copy = Path(shutil.copytree(checkpoint, folder))
+    file = copy / "generation_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **generation}))
+    return copy
+
+
+@pytest.mark.parametrize("wishes", [None, {"eos_token_id": None}])
+@pytest.mark.parametrize(("name", "end"), [("tiny-idefics3", 358), ("tiny-smolvlm", 343)])
+def test_without_an_end_token_the_templates_turn_end_ends_answers(
+    tiny_checkpoints: dict[str, Path], tmp_path: Path, name: str, end: int, wishes: dict[str, object] | None
+) -> None:
+    """Both templates write <end_of_utterance>; config.json names the end of a text, 2."""
+    checkpoint = edited(tiny_checkpoints[name], tmp_path / "checkpoint", **(wishes or {}))
+    if wishes is None:
+        (checkpoint / "generation_config.json").unlink()
+    out = export_checkpoint(checkpoint, tmp_path / "out", RECIPES["fp32"])
+    assert Bundle.open(out).model.eos_token_ids == (2, end)
+
+
+def test_what_answers_cannot_follow_is_named_and_kept(
+    tiny_checkpoints: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wishes = {"num_beams": 4, "min_new_tokens": 5, "typical_p": 1.0, "num_return_sequences": 1, "top_k": 7}
+    checkpoint = edited(tiny_checkpoints["tiny-idefics3"], tmp_path / "checkpoint", **wishes)
+    generation = Bundle.open(export_checkpoint(checkpoint, tmp_path / "out", RECIPES["fp32"])).model.generation
+    assert generation.ignored == ("min_new_tokens=5", "num_beams=4")
+    assert "num_beams=4" in caplog.text
+    assert generation.options() == {"top_k": 7}
+    assert json.loads((tmp_path / "out" / "bundle.json").read_text())["model"]["generation"]["top_k"] == 7

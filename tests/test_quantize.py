@@ -215,3 +215,29 @@ def test_no_recipe_gives_the_vision_tower_one_activation_scale_per_tensor(tiny_b
             division = product.inputs[0].producer()
             assert division.op_type == "Div"
             assert division.inputs[1].producer().inputs[0].producer().op_type == "ReduceMax"
+
+
+@pytest.mark.parametrize(
+    "name", ["x/../../../../elsewhere", "..", ".hidden", "a\\b", "a\0b", "", "é", "x" * 101, "a\n"]
+)
+def test_a_strangers_recipe_does_not_say_where_to_write(name: str) -> None:
+    with pytest.raises(ValueError, match="name"):
+        Recipe.from_dict({"name": name, "rules": []})
+
+
+@pytest.mark.parametrize(
+    "format_",
+    [
+        {"kind": "blocks", "bits": 4.0, "block_size": 32},
+        {"kind": "blocks", "bits": "4", "block_size": 32},
+        {"kind": "blocks", "bits": 4, "block_size": 33},
+        {"kind": "static", "bits": 8, "low": "0", "high": 1},
+        {"kind": "static", "bits": 8, "low": 0, "high": float("nan")},
+        {"kind": ["rows"]},
+        {"kind": "rows", "symmetric": 1},
+        {"kind": "rows", "more": 1},
+    ],
+)
+def test_a_strangers_formats_are_checked(format_: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"recipe|format|blocks|low|bits"):
+        Recipe.from_dict({"name": "x", "rules": [["*", format_]]})

@@ -43,9 +43,11 @@ def picture(tmp_path: Path) -> Path:
 def test_the_answer_is_on_stdout_and_nothing_else(bundle: Path, picture: Path, model: SmolVLM) -> None:
     result = smol_edge("run", picture, QUESTION, "--model", bundle, "--max-tokens", "12")
     assert result.returncode == 0
-    assert result.stderr == ""
+    assert result.stderr == "note: the answer was cut off after 12 tokens: --max-tokens N allows more\n"
     text = model.generate(picture, QUESTION, max_tokens=12).text
     assert result.stdout == text + "\n"
+    result = smol_edge("run", picture, QUESTION, "--model", bundle, "--stop", text[5], "--max-tokens", "12")
+    assert (result.stdout, result.stderr) == (text[: text.index(text[5])] + "\n", "")
 
 
 def test_json_has_text_counts_and_timings(bundle: Path, picture: Path) -> None:
@@ -88,9 +90,101 @@ def test_less_detail_makes_fewer_tiles(bundle: Path, picture: Path) -> None:
 
 def test_a_terminal_that_cannot_show_a_character_shows_another(bundle: Path) -> None:
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-    result = smol_edge("run", STORY, "--model", bundle, "--max-tokens", "40", env=environment)
+    arguments = ("run", STORY, "--model", bundle, "--max-tokens", "40")
+    result = smol_edge(*arguments, env=environment, patch="sys.stdout.isatty = lambda: True")
     assert result.returncode == 0
     assert "?" in result.stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-16"])
+def test_a_program_gets_unicode_whatever_the_locale(encoding: str, bundle: Path) -> None:
+    said = "日本 – naïve 🙂"
+    arguments = ("run", STORY, "--model", bundle, "--choices", said)
+    options = {"env": os.environ | {"PYTHONIOENCODING": encoding}, "encoding": "utf-8"}
+    assert smol_edge(*arguments, **options).stdout == said + "\n"
+    assert json.loads(smol_edge(*arguments, "--json", **options).stdout)["text"] == said
+    if encoding != "utf-16":
+        terminal = smol_edge(*arguments, "--json", **options, patch="sys.stdout.isatty = lambda: True")
+        assert json.loads(terminal.stdout)["text"] == said
+
+
+def test_the_sampling_options_are_those_of_the_object(bundle: Path, model: SmolVLM) -> None:
+    wishes = {"temperature": 1.5, "top_k": 20, "top_p": 0.9, "min_p": 0.01, "repetition_penalty": 1.3, "seed": 7}
+    options = [text for name, value in wishes.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    result = smol_edge("run", STORY, "--model", bundle, "--max-tokens", "12", *options, encoding="utf-8")
+    assert result.stdout == model.generate([], STORY, max_tokens=12, **wishes).text + "\n"
+
+
+def test_an_answer_that_was_completed_says_so(bundle: Path) -> None:
+    arguments = ("run", STORY, "--model", bundle, "--regex", "[a-z]{9,}", "--max-tokens", "10", "--complete")
+    result = smol_edge(*arguments)
+    assert result.stderr == "note: the answer was brought to an end after 10 tokens: --max-tokens N allows more\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--schema", "deep.json"], ["deep.json", "deep"]),
+        (["--schema", "/dev/zero"], ["/dev/zero", "1 MB"]),
+        (["--schema", "latin.json"], ["latin.json", "JSON"]),
+        (["--schema", "."], ["cannot be read"]),
+        (["--regex", "(" * 90_000], ["regex"]),
+    ],
+)
+def test_forms_that_cannot_be_read(bundle: Path, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    (tmp_path / "deep.json").write_text('{"a":' * 100_000 + "1" + "}" * 100_000)
+    (tmp_path / "latin.json").write_bytes(b'{"a": "\xfc"}')
+    result = smol_edge("run", STORY, "--model", bundle, *arguments, cwd=tmp_path)
+    assert_fails(result, 2, *words)
+    assert len(result.stderr) < 1200
+
+
+def test_choices_may_stand_in_lines(bundle: Path) -> None:
+    result = smol_edge("run", STORY, "--model", bundle, "--choices", 'one,"two, or\nthree"\nfour')
+    assert result.stdout in ("one\n", "two, or\nthree\n", "four\n"), result.stderr
+
+
+def test_a_name_cannot_steer_the_terminal(bundle: Path, tmp_path: Path) -> None:
+    result = smol_edge("run", "a\x1b]0;owned\x07\u202e.png", QUESTION, "--model", bundle, cwd=tmp_path)
+    assert_fails(result, 5, "\\x1b]0;owned\\x07\\u202e.png")
+    assert "\x1b" not in result.stderr
+
+
+def test_a_signal_while_the_engine_is_imported(bundle: Path) -> None:
+    """Imports make an ImportError of it, which is no reason to install anything again."""
+    for name, code in (("SIGINT", 130), ("SIGTERM", 143)):
+        patch = f"""
+import signal, os
+import smolvlm_edge.graphs.engines as engines
+def interrupted(*arguments):
+    try:
+        os.kill(os.getpid(), signal.{name})
+        import time; time.sleep(5)
+    except BaseException as error:
+        raise engines.EngineError("onnxruntime cannot be loaded: pip install --force-reinstall") from error
+engines.open_engine = interrupted
+"""
+        result = smol_edge("run", STORY, "--model", bundle, patch=patch)
+        assert result.returncode == code, result.stderr
+        assert "reinstall" not in result.stderr
+
+
+def test_no_stdout(bundle: Path) -> None:
+    assert_fails(smol_edge("run", STORY, "--model", bundle, preexec_fn=lambda: os.close(1)), 1, "stdout is closed")
+
+
+@pytest.mark.parametrize(
+    ("raised", "words"),
+    [("MemoryError", "out of memory"), ('RuntimeError("can\'t start new thread")', "no more threads")],
+)
+def test_a_machine_that_gives_no_more(bundle: Path, raised: str, words: str) -> None:
+    patch = f"""
+from smolvlm_edge import SmolVLM
+def refused(*arguments, **options):
+    raise {raised}
+SmolVLM.stream = refused
+"""
+    assert_fails(smol_edge("run", STORY, "--model", bundle, patch=patch), 1, words)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

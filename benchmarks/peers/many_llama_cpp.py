@@ -65,13 +65,11 @@ def ask(number: int) -> list[float]:
     connection.request(
         "POST", "/v1/chat/completions", json.dumps(question(number)), {"Content-Type": "application/json"}
     )
-    response, moments = connection.getresponse(), []
+    response = connection.getresponse()
     if response.status != 200:
         sys.exit(f"llama-server: {response.status} {response.read(300)!r}")
-    for line in response:
-        if line.startswith(b"data: {") and _content(json.loads(line[6:])["choices"]):
-            moments.append(time.perf_counter())
-    return moments
+    texts = (line for line in response if line.startswith(b"data: {") and _content(json.loads(line[6:])["choices"]))
+    return [time.perf_counter() for _ in texts]
 
 
 def _content(choices: Sequence[Any]) -> bool:

@@ -7,6 +7,8 @@ files of the checkpoint, and bundle.json, which names every file with its size a
 import hashlib
 import json
 import os
+import reprlib
+import stat
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -14,11 +16,14 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from smolvlm_edge.bundle.config import ModelConfig
-from smolvlm_edge.bundle.reading import read_json
+from smolvlm_edge.bundle.reading import Section
 from smolvlm_edge.errors import IntegrityError, ModelNotFoundError
 
 FORMAT_VERSION = 2  # 1 had no `targets`: its graphs are ONNX
 MANIFEST = "bundle.json"
+MOST_FILES = 1000
+LARGEST_BYTES = 1 << 53
+"""Of a file; the largest whole number that every JSON reader keeps."""
 Half = Literal["vision", "decoder"]
 HALVES: dict[Half, tuple[str, str]] = {
     "vision": ("vision_encoder", "connector"),
@@ -116,30 +121,26 @@ class Bundle:
                 "it is a checkpoint: export it first" if os.path.isfile(folder / "config.json") else "no bundle there"
             )
             raise ModelNotFoundError(f"{folder} has no {MANIFEST} ({hint}); make one with: smol-edge export CHECKPOINT")
-        manifest = read_json(folder / MANIFEST)
-        version = manifest.get("format_version")
-        if not isinstance(version, int):
-            raise IntegrityError(f"{folder / MANIFEST} names no format_version")
+        manifest = Section.of_file(folder / MANIFEST)
+        version = manifest.integer("format_version", most=LARGEST_BYTES)
         if version > FORMAT_VERSION:
             raise IntegrityError(
                 f"{folder} has bundle format {version}, this smol-edge reads up to {FORMAT_VERSION}: "
                 "pip install --upgrade smol-edge"
             )
-        try:
-            bundle = cls(
-                folder=folder,
-                source=manifest["source"],
-                revision=manifest["revision"],
-                adapter=AdapterEntry(**manifest["adapter"]) if manifest.get("adapter") else None,
-                recipe={"name": manifest["recipe"]["name"], "rules": manifest["recipe"]["rules"], **manifest["recipe"]},
-                model=ModelConfig.from_dict(manifest["model"]),
-                targets=_targets(manifest["targets"] if version > 1 else ["onnx"]),
-                files={name: FileEntry(**entry) for name, entry in manifest["files"].items()},
-                producer=manifest["producer"],
-                lost=manifest.get("lost"),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise IntegrityError(f"{folder / MANIFEST} is incomplete ({error}): export the model again") from error
+        adapter = manifest.optional(manifest.section, "adapter")
+        bundle = cls(
+            folder=folder,
+            source=manifest.text("source"),
+            revision=manifest.optional(manifest.text, "revision"),
+            adapter=adapter.fill(AdapterEntry) if adapter else None,
+            recipe=_recipe(manifest.section("recipe")),
+            model=ModelConfig.from_dict(manifest.section("model").values),
+            targets=_targets(manifest) if version > 1 else ("onnx",),
+            files=_files(manifest.section("files")),
+            producer=manifest.text("producer"),
+            lost=_lost(manifest),
+        )
         bundle._check_sizes()
         bundle._check_graphs()
         return bundle
@@ -176,14 +177,15 @@ class Bundle:
 
     def _check_sizes(self) -> None:
         for name, entry in self.files.items():
-            if Path(name).name != name:
-                raise IntegrityError(f"{self.folder / MANIFEST} names {name}, which lies outside the bundle")
+            path = self.folder / name
             try:
-                size = (self.folder / name).stat().st_size
+                status = path.stat()
             except OSError:
-                raise IntegrityError(f"{self.folder / name} is missing: export the model again") from None
-            if size != entry.size:
-                raise IntegrityError(f"{self.folder / name} has {size} bytes, not {entry.size}: export the model again")
+                raise IntegrityError(f"{path} is missing: export the model again") from None
+            if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device might never end
+                raise IntegrityError(f"{path} is no regular file: export the model again")
+            if status.st_size != entry.size:
+                raise IntegrityError(f"{path} has {status.st_size} bytes, not {entry.size}: export the model again")
 
     def _check_graphs(self) -> None:
         graphs = {name for target in self.targets for name in graph_files(target)}
@@ -199,10 +201,39 @@ def graph_files(target: Target, names: Sequence[str] = GRAPH_NAMES) -> list[str]
     return [f"{name}{suffix}" for name in names for suffix in SUFFIXES[target]]
 
 
-def _targets(names: Any) -> tuple[Target, ...]:
-    if not isinstance(names, list) or not names or not all(name in get_args(Target) for name in names):
-        raise TypeError(f"targets {names!r}")
-    return tuple(names)
+def _targets(manifest: Section) -> tuple[Target, ...]:
+    names = manifest.texts("targets")
+    known = tuple(target for name in names for target in get_args(Target) if name == target)
+    if not known or len(known) != len(names):
+        raise IntegrityError(f"{manifest.place}: targets must be some of {', '.join(get_args(Target))}")
+    return known
+
+
+def _files(section: Section) -> dict[str, FileEntry]:
+    if len(section.values) > MOST_FILES:
+        raise IntegrityError(f"{section.place} has more than {MOST_FILES} entries")
+    for name in section.values:
+        # what cannot be printed is no name that the exporter writes, and may be none that a system takes
+        if not name.isprintable() or Path(name).name != name or name in {"", ".", ".."}:
+            raise IntegrityError(f"{section.place}: {reprlib.repr(name)} lies outside the bundle, or is no file's name")
+    return {name: section.section(name).fill(FileEntry, most=LARGEST_BYTES) for name in section.values}
+
+
+def _recipe(section: Section) -> dict[str, Any]:
+    """As it is; what is shown of it and told apart by it has to be there."""
+    section.text("name")
+    match section.values.get("rules"):
+        case list() as rules if all(
+            isinstance(rule, list) and len(rule) == 2 and isinstance(rule[0], str) and isinstance(rule[1], dict)
+            for rule in rules
+        ):
+            return dict(section.values)
+    raise IntegrityError(f"{section.place}: rules must be pairs of a pattern and a format")
+
+
+def _lost(manifest: Section) -> dict[str, Any] | None:
+    lost = manifest.optional(manifest.section, "lost")
+    return {name: lost.number(name) for name in lost.values} if lost else None
 
 
 def write_manifest(bundle: Bundle) -> None:

@@ -10,10 +10,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from smolvlm_edge.bundle.reading import read_bytes
 from smolvlm_edge.errors import IntegrityError
-
-MAX_FILE_BYTES = 128 << 20
-"""The largest tokenizer.json that is read; Llama 3's has 17 MB."""
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -23,11 +21,10 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         IntegrityError: tokenizer.json is missing, unreadable or damaged.
     """
     file = folder / "tokenizer.json"
+    data = read_bytes(file)
     try:
-        if not file.is_file() or file.stat().st_size > MAX_FILE_BYTES:
-            raise IntegrityError(f"{file} is missing, no file, or has more than {MAX_FILE_BYTES >> 20} MB")
         with tokenizing():
-            tokenizer = Tokenizer.from_file(str(file))
+            tokenizer = Tokenizer.from_buffer(data)
             tokenizer.no_padding()
             tokenizer.no_truncation()
     except IntegrityError:

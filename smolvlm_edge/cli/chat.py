@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from smolvlm_edge.chat import OnFull
 from smolvlm_edge.cli.groups import ModelOptions, SamplingOptions, grouped
 from smolvlm_edge.cli.options import DetailOption, MemoryOption
 from smolvlm_edge.cli.session import Session
@@ -20,6 +21,12 @@ def chat(
     *,
     named: ModelOptions,
     system: Annotated[str | None, typer.Option(help="What the model is told before everything else.")] = None,
+    on_full: Annotated[
+        OnFull,
+        typer.Option(
+            help="What to do once the conversation is longer than the model's context: drop its oldest turns, or stop."
+        ),
+    ] = "drop",
     sampling: SamplingOptions,
     memory: MemoryOption = "balanced",
     detail: DetailOption = "high",
@@ -34,4 +41,4 @@ def chat(
     check_request(pictures, "describe", options)
     named.tell()
     with named.load(named.find(), memory) as vlm:
-        Session(vlm.chat(system, **options), pictures).run()
+        Session(vlm.chat(system, on_full=on_full, **options), pictures, options).run()

@@ -14,8 +14,8 @@ import typer
 from rich.progress import Progress
 
 from smolvlm_edge.bundle import MANIFEST, Bundle, sha256
-from smolvlm_edge.cli.groups import ModelOptions, grouped
-from smolvlm_edge.cli.options import DetailOption, LongestEdgeOption, MaxTokensOption, ParallelOption, counting_bar
+from smolvlm_edge.cli.groups import ModelOptions, SamplingOptions, grouped
+from smolvlm_edge.cli.options import DetailOption, LongestEdgeOption, ParallelOption, counting_bar
 from smolvlm_edge.cli.pictures import find_pictures
 from smolvlm_edge.conversation.request import Request, check_request
 from smolvlm_edge.errors import PartialError
@@ -23,6 +23,7 @@ from smolvlm_edge.generation.answer import DEFAULT_MAX_TOKENS, Answer, GenerateO
 from smolvlm_edge.generation.timings import peak_rss_bytes
 from smolvlm_edge.graphs.choice import choose_engines
 from smolvlm_edge.model import SmolVLM
+from smolvlm_edge.pictures.sources import shown
 from smolvlm_edge.records import Line, Records, check_place, open_records
 
 MARK = "smol-edge describe"
@@ -40,7 +41,7 @@ def describe(
     prompt: Annotated[str, typer.Option(help="What to do with every picture.")] = "Describe this image.",
     *,
     named: ModelOptions,
-    max_tokens: MaxTokensOption = DEFAULT_MAX_TOKENS,
+    sampling: SamplingOptions,
     detail: DetailOption = "high",
     longest_edge: LongestEdgeOption = None,
     parallel: ParallelOption = "1",
@@ -55,9 +56,10 @@ def describe(
     Example: smol-edge describe "scans/**/*.png" --out texts.jsonl --prompt "Read the text." --detail low
     """
     options: GenerateOptions = {
-        "max_tokens": max_tokens,
+        "max_tokens": DEFAULT_MAX_TOKENS,
         "detail": detail,
         "longest_edge": longest_edge,
+        **sampling.to_generate(),
     }
     check_request([], prompt, options)
     check_place(out, "--out")
@@ -109,7 +111,7 @@ def _describe_all(
                 else:
                     failed += 1
                     records.add({"file": name, "error": (why := str(answer) or type(answer).__name__)})
-                    said = why if str(path) in why else f"{path}: {why}"
+                    said = why if shown(path) in why else f"{shown(path)}: {why}"
                     bar.console.print(f"failed: {said}", markup=False, highlight=False, soft_wrap=True)
                 bar.advance(bar.task_ids[0])
     except KeyboardInterrupt:

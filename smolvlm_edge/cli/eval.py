@@ -1,7 +1,7 @@
 """`smol-edge eval`."""
 
-import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +10,12 @@ from rich.console import Console
 
 from smolvlm_edge.bundle import MANIFEST, Bundle, sha256
 from smolvlm_edge.cli.groups import ModelOptions, grouped
+from smolvlm_edge.cli.lines import as_json_line
 from smolvlm_edge.cli.options import DetailOption, MemoryOption, ParallelOption, counting_bar
 from smolvlm_edge.errors import RequestError
 from smolvlm_edge.evaluation import ask_all
 from smolvlm_edge.evaluation.drawn import DEFAULT_COUNT, DEFAULT_SEED, drawn_questions
+from smolvlm_edge.evaluation.family import Prompts, plain, word
 from smolvlm_edge.evaluation.questions import Metric
 from smolvlm_edge.evaluation.results import header, open_results
 from smolvlm_edge.evaluation.tsv import file_questions
@@ -36,6 +38,12 @@ def evaluate(
         int | None, typer.Option(min=1, help="Only the first N questions.", show_default=f"all; {DEFAULT_COUNT} drawn")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Which scenes are drawn.", show_default=str(DEFAULT_SEED))] = None,
+    prompts: Annotated[
+        Prompts,
+        typer.Option(
+            help="family: worded as SmolVLM's publishers do for their scores; the file's name says which set."
+        ),
+    ] = "plain",
     results: Annotated[Path | None, typer.Option(help="JSON lines to keep replies in, and to continue from.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply.")] = 128,
     memory: MemoryOption = "balanced",
@@ -46,9 +54,11 @@ def evaluate(
     """Measure how often a model is right: on drawn scenes, or on a file of questions with answers.
 
     Example: smol-edge eval
-    Example: smol-edge eval MMStar.tsv --model ./smolvlm-256m-int4 --results mmstar.jsonl
+    Example: smol-edge eval MMStar.tsv --model ./smolvlm-256m-int4 --prompts family --results mmstar.jsonl
     """
     if questions is None:
+        if prompts != "plain":
+            raise RequestError("--prompts goes with a file of questions, whose name says which data set it is")
         if metric is not None:
             raise RequestError("--metric goes with a file of questions: drawn scenes are scored to the letter")
         asked = drawn_questions(seed, limit, detail)
@@ -59,17 +69,20 @@ def evaluate(
     folder = named.find()
     bundle = Bundle.open(folder)
     named = replace(named, engine=str(choose_engines(bundle, named.engine, named.threads)))
-    begin = header(sha256(folder / MANIFEST), named.engine, asked.fingerprint, metric or "default", detail, max_tokens)
+    begin = header(
+        sha256(folder / MANIFEST), named.engine, asked.fingerprint, metric or "default", detail, max_tokens, prompts
+    )
     with (
         open_results(results, begin) as kept,
         named.load(folder, memory, parallel) as vlm,
         counting_bar("question") as progress,
     ):
         task = progress.add_task("", total=asked.count)
-        report = ask_all(vlm, asked, kept, max_tokens, on_answer=lambda: progress.advance(task))
+        wording = plain if questions is None or prompts == "plain" else partial(word, questions.stem)
+        report = ask_all(vlm, asked, kept, max_tokens, lambda: progress.advance(task), wording)
     if as_json:
         name = DEMO if named.model in {None, DEMO} else folder.resolve().name
         about = {"name": name, "quant": bundle.recipe["name"], "engine": named.engine}
-        print(json.dumps({"model": about, **report.to_dict(), "peak_rss_bytes": peak_rss_bytes()}, ensure_ascii=False))
+        print(as_json_line({"model": about, **report.to_dict(), "peak_rss_bytes": peak_rss_bytes()}))
     else:
         Console(highlight=False, soft_wrap=True).print(report.table())

@@ -3,7 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,28 @@ from smolvlm_edge.bundle import Wanted
 from smolvlm_edge.cli.options import (
     DEMO_NOTE,
     EngineOption,
+    EngineSettingsOption,
     MaxTokensOption,
+    MinPOption,
     ModelOption,
     OfflineOption,
     QuantOption,
+    RepetitionPenaltyOption,
     SeedOption,
+    StopOption,
     TemperatureOption,
     ThreadsOption,
+    TopKOption,
+    TopPOption,
+    TrustOption,
     YesOption,
     find_bundle,
     parallel_number,
 )
-from smolvlm_edge.generation.answer import DEFAULT_MAX_TOKENS, GenerateOptions
+from smolvlm_edge.generation.answer import GenerateOptions
 from smolvlm_edge.generation.network import Memory
 from smolvlm_edge.graphs.choice import wanted_targets
-from smolvlm_edge.graphs.engines import AUTO
+from smolvlm_edge.graphs.engines import AUTO, read_engine_options
 from smolvlm_edge.model import SmolVLM
 
 
@@ -51,6 +58,8 @@ class ModelOptions:
     making: MakingOptions = field(default_factory=MakingOptions)
     engine: EngineOption = AUTO
     threads: ThreadsOption = None
+    engine_option: EngineSettingsOption = None
+    trust: TrustOption = False
 
     def find(self) -> Path:
         """The bundle's folder, as `MakingOptions.find`."""
@@ -59,7 +68,16 @@ class ModelOptions:
     def load(self, folder: Path, memory: Memory = "balanced", parallel: str = "1") -> SmolVLM:
         """The model of a bundle that was found, to answer as many at once as --parallel says."""
         width = parallel_number(parallel)
-        return SmolVLM.load(folder, engine=self.engine, threads=self.threads, memory=memory, parallel=width)
+        settings = read_engine_options(self.engine_option or ())
+        return SmolVLM.load(
+            folder,
+            engine=self.engine,
+            threads=self.threads,
+            memory=memory,
+            parallel=width,
+            trust=self.trust,
+            engine_options=settings,
+        )
 
     def tell(self) -> None:
         """Say on stderr what the demonstration model knows, if that is the one that answers."""
@@ -69,15 +87,21 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How long an answer may be, and how its tokens are chosen."""
+    """How long an answer may be, and how its tokens are chosen. What is not said stays with the model's defaults."""
 
-    max_tokens: MaxTokensOption = DEFAULT_MAX_TOKENS
-    temperature: TemperatureOption = 0.0
+    max_tokens: MaxTokensOption = None
+    temperature: TemperatureOption = None
+    top_k: TopKOption = None
+    top_p: TopPOption = None
+    min_p: MinPOption = None
+    repetition_penalty: RepetitionPenaltyOption = None
     seed: SeedOption = None
+    stop: StopOption = None
 
     def to_generate(self) -> GenerateOptions:
-        """As `SmolVLM.generate` takes them."""
-        return {"max_tokens": self.max_tokens, "temperature": self.temperature, "seed": self.seed}
+        """What was said, as `SmolVLM.generate` takes it."""
+        said = {name: value for name, value in asdict(self).items() if value not in (None, [])}
+        return GenerateOptions(**said)  # type: ignore[typeddict-item]
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

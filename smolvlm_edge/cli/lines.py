@@ -1,7 +1,10 @@
-"""A line that was typed into a chat -> the pictures in it, and the words."""
+"""Lines: what was typed into a chat -> the pictures in it, and the words; what is printed -> what may be."""
 
+import json
 import os
 import re
+import sys
+from typing import Any
 
 from smolvlm_edge.conversation.messages import Source
 from smolvlm_edge.conversation.sources import as_source
@@ -38,7 +41,8 @@ def typed_path(text: str) -> Source:
 
 def _file(word: str) -> Source | None:
     if word.lower().startswith("file:"):
-        return as_source(word)
+        source: Source = as_source(word)
+        return source
     path = _at_home(_unquoted(word))
     named = "." in path or os.sep in path
     return path if named and os.path.isfile(path) else None
@@ -51,4 +55,32 @@ def _unquoted(word: str) -> str:
 
 
 def _at_home(path: str) -> str:
-    return os.path.expanduser(path)  # noqa: PTH111 - Path.expanduser() raises for a ~name that is nobody's
+    try:
+        return os.path.expanduser(path)  # noqa: PTH111 - Path.expanduser() raises for a ~name that is nobody's
+    except ValueError:  # a NUL in it
+        return path
+
+
+def one_line(text: str) -> str:
+    """A message as a line that a terminal can take: names of files may hold what would move its cursor."""
+    return escaped(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """An answer as stdout may get it: on a terminal, without characters that steer it."""
+    return "\n".join(map(escaped, text.split("\n"))) if sys.stdout.isatty() else text
+
+
+def escaped(text: str) -> str:
+    """The text with escapes, as Python writes them, for what cannot be printed."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each in "\t\u200d" else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def as_json_line(value: Any) -> str:
+    """JSON for stdout, in ASCII where that is a terminal without Unicode; see `cli.main` about pipes and files."""
+    is_unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
+    return json.dumps(value, ensure_ascii=not is_unicode)

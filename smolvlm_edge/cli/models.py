@@ -82,9 +82,9 @@ def pull(name: NameArgument) -> None:
 
 @models.command("verify")
 def verify_model(name: NameArgument) -> None:
-    """Compare a downloaded checkpoint with models.lock."""
+    """Read a downloaded checkpoint again and compare it with models.lock."""
     snapshot = find(_source(name), offline=True)
-    compared = verify(snapshot)
+    compared = verify(snapshot, again=True)
     print(
         f"{snapshot.folder}: " + (f"{compared} files have their sha256" if compared else "pinned by the commit alone")
     )

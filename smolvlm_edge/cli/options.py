@@ -20,6 +20,7 @@ from rich.progress import (
 )
 
 from smolvlm_edge.bundle import Wanted
+from smolvlm_edge.generation.answer import DEFAULT_MAX_TOKENS
 from smolvlm_edge.generation.network import Memory
 from smolvlm_edge.generation.width import Parallel
 from smolvlm_edge.graphs.choice import wanted_targets
@@ -64,8 +65,42 @@ EngineOption = Annotated[
         metavar="ENGINE",
     ),
 ]
-MaxTokensOption = Annotated[int, typer.Option("--max-tokens", help="Longest answer.")]
-TemperatureOption = Annotated[float, typer.Option("--temperature", help="0 always takes the likeliest token.")]
+EngineSettingsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine-option",
+        help="A setting of an engine, as in openvino.KV_CACHE_PRECISION=u8; may be repeated.",
+        metavar="ENGINE.KEY=VALUE",
+    ),
+]
+TrustOption = Annotated[
+    bool, typer.Option("--trust", help="Open graphs that smol-edge would not have written; only of people you trust.")
+]
+MaxTokensOption = Annotated[
+    int | None, typer.Option("--max-tokens", help="Longest answer.", show_default=str(DEFAULT_MAX_TOKENS))
+]
+TemperatureOption = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature", help="0 always takes the likeliest token.", show_default="what the model says, else 0"
+    ),
+]
+TopKOption = Annotated[int | None, typer.Option("--top-k", help="Sample among the K likeliest tokens; 0 is all.")]
+TopPOption = Annotated[
+    float | None,
+    typer.Option("--top-p", help="Sample among the likeliest tokens that together reach this probability."),
+]
+MinPOption = Annotated[
+    float | None,
+    typer.Option("--min-p", help="Sample among tokens with at least this share of the likeliest's probability."),
+]
+RepetitionPenaltyOption = Annotated[
+    float | None,
+    typer.Option("--repetition-penalty", help="Above 1, tokens that were there before are less likely."),
+]
+StopOption = Annotated[
+    list[str] | None, typer.Option("--stop", help="A text that ends the answer; may be given more than once.")
+]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Makes a sampled answer repeatable.")]
 ThreadsOption = Annotated[
     int | None,

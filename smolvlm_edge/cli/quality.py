@@ -1,6 +1,5 @@
 """`smol-edge quality`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 from rich.console import Console
 
 from smolvlm_edge.bundle import Bundle
+from smolvlm_edge.cli.lines import as_json_line
 from smolvlm_edge.cli.options import (
     EngineOption,
     OfflineOption,
@@ -77,7 +77,7 @@ def quality(
     if as_json:
         read_as = {"text": read.name, "window": measuring.WINDOW}
         about = {"reference": against, "engine": str(choice), **read_as, "prompt": prompt, "max_tokens": max_tokens}
-        print(json.dumps({**about, "bundles": [each.to_dict() for each in found]}, ensure_ascii=False))
+        print(as_json_line({**about, "bundles": [each.to_dict() for each in found]}))
     else:
         console = Console(highlight=False, soft_wrap=True, markup=False, width=WIDTH)
         console.print(f"text      {read.name}, {read.tokens:,} tokens in windows of {measuring.WINDOW}")

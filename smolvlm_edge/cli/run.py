@@ -10,7 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from smolvlm_edge.cli.cut_off import say_if_cut_off
 from smolvlm_edge.cli.groups import ModelOptions, SamplingOptions, grouped
+from smolvlm_edge.cli.lines import as_json_line, printable
 from smolvlm_edge.cli.options import DetailOption, LongestEdgeOption, TileBar, seconds
 from smolvlm_edge.conversation.messages import Source
 from smolvlm_edge.conversation.request import check_request
@@ -19,6 +21,8 @@ from smolvlm_edge.generation.answer import Chunk, GenerateOptions
 from smolvlm_edge.graphs.choice import Choice
 from smolvlm_edge.pictures.sources import MAX_FILE_BYTES
 from smolvlm_edge.pictures.video import as_video
+
+MOST_SCHEMA_BYTES = 1 << 20
 
 
 @grouped
@@ -92,12 +96,13 @@ def run(
         for chunk in vlm.stream(sources, prompt, **options):
             bar.stop()  # the answer takes the bar's place
             if not in_one_piece:
-                print(chunk.text, end="", flush=True)
+                print(printable(chunk.text), end="", flush=True)
             chunks.append(chunk)
     if as_json:
         print(_to_json(chunks, vlm.choice))
     else:
         print("".join(chunk.text for chunk in chunks) if in_one_piece else "")
+    say_if_cut_off(chunks[-1], options)
 
 
 def _with_wishes(sources: list[Source], wishes: dict[str, Any]) -> list[Source]:
@@ -118,7 +123,7 @@ def _form(schema: str | None, regex: str | None, choices: str | None, *, complet
     if regex is not None:
         form["regex"] = regex
     if choices is not None:
-        form["choices"] = [choice for row in csv.reader([choices], skipinitialspace=True) for choice in row]
+        form["choices"] = _choices(choices)
     if complete and not form:
         raise RequestError("--complete is about --schema, --regex and --choices, and there is none")
     if complete:
@@ -126,11 +131,25 @@ def _form(schema: str | None, regex: str | None, choices: str | None, *, complet
     return form
 
 
+def _choices(text: str) -> list[str]:
+    try:
+        return [choice for row in csv.reader(text.splitlines(keepends=True), skipinitialspace=True) for choice in row]
+    except csv.Error as error:
+        raise RequestError(f"--choices cannot be read: {error}") from error
+
+
 def _schema(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(MOST_SCHEMA_BYTES + 1)
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror or error}") from error
+    if len(text) > MOST_SCHEMA_BYTES:
+        raise RequestError(f"{path} holds more than the {MOST_SCHEMA_BYTES >> 20} MB that a schema may have")
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise RequestError(f"{path} holds a schema that is too deep") from error
     except ValueError as error:
         raise RequestError(f"{path} holds no JSON: {error}") from error
 
@@ -148,13 +167,12 @@ def _to_json(chunks: list[Chunk], choice: Choice | None) -> str:
     text = "".join(chunk.text for chunk in chunks)
     last = chunks[-1]
     videos = [{"duration_s": round(video.duration, 3), "stamps": video.stamps} for video in last.videos]
-    return json.dumps(
+    return as_json_line(
         {
             "text": text,
             "finish_reason": last.finish_reason,
             "videos": videos,
             **last.timings.to_dict(),
             "engines": choice and choice.to_dict(),
-        },
-        ensure_ascii=False,
+        }
     )

@@ -10,17 +10,22 @@ from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
 from threading import Event
+from typing import TextIO
 
 from rich.console import Console
 
 from smolvlm_edge.chat import Chat
-from smolvlm_edge.cli.lines import split_line, typed_path
+from smolvlm_edge.cli.cut_off import say_if_cut_off
+from smolvlm_edge.cli.lines import escaped, one_line, printable, split_line, typed_path
 from smolvlm_edge.cli.options import TileBar
 from smolvlm_edge.conversation.messages import RawMessage, Source
 from smolvlm_edge.conversation.request import check_request
 from smolvlm_edge.errors import RequestError, SmolEdgeError, StoppedError
+from smolvlm_edge.generation.answer import GenerateOptions
 from smolvlm_edge.generation.timings import Timings
 
+LONGEST_LINE = 1 << 20
+"""Characters; no context holds as many."""
 COMMANDS = """\
 /image PATH   show a picture or video with the next question; its path in the question does the same
 /system TEXT  what the model is told before everything else
@@ -37,8 +42,8 @@ class Session:
     in every other command.
     """
 
-    def __init__(self, talk: Chat, pictures: list[Source]) -> None:
-        self._chat = talk
+    def __init__(self, talk: Chat, pictures: list[Source], options: GenerateOptions) -> None:
+        self._chat, self._options = talk, options
         self._pictures = pictures
         """Those that go with the next question."""
         self._commands: dict[str, Callable[[str], None]] = {
@@ -63,13 +68,16 @@ class Session:
             except SmolEdgeError as error:
                 if not self._terminal:
                     raise
-                self._say(f"error: {error}")
+                self._say(one_line(f"error: {error}"))
 
     def _lines(self) -> Iterator[str]:
         if isinstance(sys.stdin, TextIOWrapper):
             sys.stdin.reconfigure(errors="replace")
         if not self._terminal:
-            yield from sys.stdin or ()
+            while sys.stdin and (line := sys.stdin.readline(LONGEST_LINE + 1)):
+                if len(line) > LONGEST_LINE:
+                    raise RequestError(f"a line has more than {LONGEST_LINE:,} characters")
+                yield line
             return
         with suppress(ImportError):  # Windows has none, and a history of its own
             import_module("readline")  # gives input() a history, which stays in memory
@@ -98,18 +106,19 @@ class Session:
 
     def _answer(self, question: str) -> None:
         pictures, self._pictures = self._pictures, []
-        start, timings = time.perf_counter(), Timings()
+        start, chunk = time.perf_counter(), None
         with self._ctrl_c() as cancel, TileBar() as bar:
             try:
                 for chunk in self._chat.stream(question, pictures, cancel=cancel, on_tile=bar.count):
                     bar.stop()  # the answer takes the bar's place
-                    timings = chunk.timings
-                    print(chunk.text, end="", flush=True)
+                    print(printable(chunk.text), end="", flush=True)
             except StoppedError:
                 bar.stop()
                 print(" ...", end="")
         print(flush=True)
-        self._say(_summary(time.perf_counter() - start, timings))
+        self._say(_summary(time.perf_counter() - start, chunk.timings if chunk else Timings()))
+        if chunk:
+            say_if_cut_off(chunk, self._options)
 
     @contextmanager
     def _ctrl_c(self) -> Iterator[Event]:
@@ -147,21 +156,32 @@ class Session:
     def _save(self, name: str) -> None:
         if not name:
             raise RequestError("/save needs the name of a file")
-        path = Path(name).expanduser()
+        path = Path(typed_path(name))  # type: ignore[arg-type] # no URL of a picture
         messages = self._chat.messages
         as_json = path.suffix == ".json"
         text = json.dumps(messages, ensure_ascii=False, indent=1, default=str) if as_json else _transcript(messages)
         try:
-            with path.open("x", encoding="utf-8") as file:
-                file.write(text + "\n")
+            with path.open("x", encoding="utf-8", errors="backslashreplace") as file:
+                _write(file, text + "\n")
         except FileExistsError:
             raise RequestError(f"{path} exists: choose another name") from None
-        except OSError as error:
-            raise RequestError(f"{path} cannot be written: {error.strerror or error}") from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise RequestError(f"{path} cannot be written: {reason}") from error
         self._say(f"{path} is written")
 
     def _say(self, text: str) -> None:
-        self._stderr.print(text, style="dim")
+        self._stderr.print("\n".join(map(escaped, text.splitlines())), style="dim")
+
+
+def _write(file: TextIO, text: str) -> None:
+    """All of it or nothing: a file that has only the beginning is not left behind."""
+    try:
+        file.write(text)
+        file.close()
+    except OSError:
+        Path(file.name).unlink()
+        raise
 
 
 def _summary(seconds: float, timings: Timings) -> str:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -30,6 +31,10 @@ OnLimit = Literal["error", "complete"]
 LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """JSON on one line as `json.dumps` writes it: a small model that may write white space anywhere writes nothing else."""
 
+MOST_CHOICES, MOST_CHARACTERS, LARGEST_MULTIPLE = 10_000, 200_000, 100_000
+"""What llguidance takes over in about a second; of `multipleOf`, it makes a state for every remainder."""
+MOST_SAID = 300
+"""Characters of what llguidance says, which repeats the whole grammar."""
 UNSPEAKABLE = "\U000f0001"
 """Begins the names that hidden tokens have here; a character for private use, which nobody asks for."""
 
@@ -90,7 +95,10 @@ def _schema_rule(schema: Any) -> str:
             schema = json.loads(schema)
         if not isinstance(schema, Mapping):
             raise RequestError(f"a JSON Schema is an object, not {type(schema).__name__}")
-        return f"%json {json.dumps({**schema, 'x-guidance': LAYOUT}, allow_nan=False)}"
+        text = json.dumps({**schema, "x-guidance": LAYOUT}, allow_nan=False)
+        _check_length("the schema", text)
+        _check_multiples(schema)
+        return f"%json {text}"
     except (ValueError, TypeError, RecursionError) as error:
         if isinstance(error, RequestError):
             raise
@@ -102,6 +110,7 @@ def _regex_rule(regex: Any) -> str:
 
     if not isinstance(regex, str) or not regex:
         raise RequestError("regex must be a text that is not empty")
+    _check_length("the regex", regex)
     try:
         return f"/{regex_to_lark(regex)}/"
     except UnicodeEncodeError:  # half of a surrogate pair
@@ -113,7 +122,32 @@ def _choices_rule(choices: Any) -> str:
         raise RequestError("choices must be a list of texts that are not empty")
     if not choices:
         raise RequestError("choices are empty: an answer needs at least one")
-    return " | ".join(map(json.dumps, choices))
+    if len(choices) > MOST_CHOICES:
+        raise RequestError(f"there are {len(choices):,} choices, and at most {MOST_CHOICES:,} can be kept to")
+    rule = " | ".join(map(json.dumps, choices))
+    _check_length("the list of choices", rule)
+    return rule
+
+
+def _check_length(what: str, text: str) -> None:
+    if len(text) > MOST_CHARACTERS:
+        raise RequestError(f"{what} has {len(text):,} characters, and at most {MOST_CHARACTERS:,} can be kept to")
+
+
+def _check_multiples(schema: Any) -> None:
+    waiting = [schema]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += value.values()
+            multiple = value.get("multipleOf")
+            if (
+                type(multiple) in (int, float)
+                and int(f"{Decimal(str(multiple)):f}".replace(".", "")) > LARGEST_MULTIPLE
+            ):
+                raise RequestError(f"multipleOf {str(multiple)[:20]} cannot be kept to: it has too many digits")
+        elif isinstance(value, list | tuple):
+            waiting += value
 
 
 RULES: dict[str, Callable[[Any], str]] = {"schema": _schema_rule, "regex": _regex_rule, "choices": _choices_rule}
@@ -134,6 +168,8 @@ def _reason(matcher: "LLMatcher") -> str:
     """What llguidance says, without where in the grammar, which the user did not write."""
     message = matcher.get_error().split("\n   1 | ")[0].split("\n<state>")[0]
     message = re.sub(r"^at \d+\(\d+\): |failed to compile JSON schema: | \(in regex\)| in regex /.*/$", "", message)
+    message = " ".join(message.split())
+    message = message if len(message) <= MOST_SAID else f"{message[: MOST_SAID // 2]} ... {message[-MOST_SAID // 2 :]}"
     return message.replace("Enable 'coerce_one_of' option to approximate oneOf with anyOf", "write anyOf instead")
 
 
@@ -249,7 +285,7 @@ class Guide:
         """
         from llguidance import LLMatcher  # noqa: PLC0415 - an extra
 
-        from smolvlm_edge.constraints.endings import Endings  # noqa: PLC0415
+        from smolvlm_edge.constraints.endings import Endings, limits  # noqa: PLC0415
 
         self.ended = False
         """Whether the answer is complete, and nothing can come after it."""
@@ -259,7 +295,7 @@ class Guide:
         self._left, self._tail = max_tokens, list[int]()
         with measure():
             grammar = constraint.grammar(prefix)
-            self._matcher = LLMatcher(vocabulary.tokens, grammar, log_level=0)
+            self._matcher = LLMatcher(vocabulary.tokens, grammar, log_level=0, limits=limits())
             self._endings = Endings(grammar) if on_limit == "complete" else None
             if self._endings:
                 self._check_room(self._endings)

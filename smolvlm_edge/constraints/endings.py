@@ -11,12 +11,13 @@ llguidance's masks can be out of date after a rollback (seen in 1.9.1: the one o
 before it). Here a mask only proposes; every step is tried, and counts if the matcher takes it.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from heapq import heappop, heappush
 
-from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 END = 256
 ORDER = bytes(dict.fromkeys((*b"\"}]'),0:-. ", *range(0x21, 0x7F), *range(0x100))))
@@ -27,6 +28,8 @@ LONGEST = 3_000
 """Choices of a dash."""
 MOST_STEPS = 8_000
 """Choices of a search, all its dashes together."""
+LONGEST_SECONDS = 2.0
+"""Of a search, where a grammar makes a single choice slow."""
 
 
 class Endings:
@@ -36,6 +39,7 @@ class Endings:
         """Begin with the empty text; `ending` is None if there seems to be no text of that grammar at all."""
         self._matcher = byte_matcher(grammar)
         self._steps = 0
+        self._deadline = time.monotonic() + LONGEST_SECONDS
         self.ending = self._dash()
         """What completes the text so far."""
 
@@ -50,6 +54,7 @@ class Endings:
             piece: What the grammar allows to come next.
             fits: Whether there is room for an ending.
         """
+        self._deadline = time.monotonic() + LONGEST_SECONDS
         if not self._take(piece):
             return False
         known = self.ending or b""
@@ -65,14 +70,18 @@ class Endings:
 
     def _search(self, best: bytes | None, fits: Callable[[bytes], bool]) -> bytes | None:
         """Best-first: from the place that is known to be nearest to an end, try every byte, and dash on."""
-        self._steps = MOST_STEPS
+        self._steps, self._deadline = MOST_STEPS, time.monotonic() + LONGEST_SECONDS
         seen = set[tuple[bytes, bytes | None]]()
         places = [(0, b"")]
-        while places and self._steps > 0 and not (best is not None and fits(best)):
+        while (
+            places and self._steps > 0 and time.monotonic() < self._deadline and not (best is not None and fits(best))
+        ):
             _, path = heappop(places)
             if not self._take(path):
                 continue
             for step in self._next_steps():
+                if time.monotonic() > self._deadline:
+                    break
                 if not self._take(step):
                     continue
                 ending, reached = self._dash(), path + step
@@ -106,7 +115,7 @@ class Endings:
         path = bytearray()
         visits, taken = Counter[int](), Counter[tuple[int, int]]()
         for _ in range(LONGEST):
-            if self._matcher.is_accepting():
+            if self._matcher.is_accepting() or time.monotonic() > self._deadline:
                 break
             self._steps -= 1
             step = self._matcher.compute_ff_bytes()
@@ -138,7 +147,13 @@ class Endings:
 
 def byte_matcher(grammar: str) -> LLMatcher:
     """Follows a text byte by byte; a byte's token id is its value."""
-    return LLMatcher(_byte_tokenizer(), grammar, log_level=0)
+    return LLMatcher(_byte_tokenizer(), grammar, log_level=0, limits=limits())
+
+
+@cache
+def limits() -> LLParserLimits:
+    """What llguidance may spend on a grammar: some 100 MB of states, and 20 ms on what may come next."""
+    return LLParserLimits(max_lexer_states=50_000, verbose_errors=False)
 
 
 def completes(matcher: LLMatcher, text: bytes) -> bool:

@@ -127,8 +127,8 @@ class PromptEncoder:
 
     def _check_pictures(self, grids: Sequence[tuple[int, int]]) -> None:
         tokens = sum(rows * columns + 1 for rows, columns in grids) * self._image_seq_len
-        if tokens >= self._context:
-            raise too_long(f"{tokens:,} tokens of pictures", self._context)
+        if tokens >= 8 * self._context:  # what is nearer is counted to the last token
+            raise too_long(f"{tokens} tokens", self._context)
 
     def _check_length(self, text: str) -> None:
         if len(text) > min(LONGEST_TOKEN * self._context, LONGEST_TEXT):
@@ -196,7 +196,7 @@ class PromptEncoder:
 def too_long(length: str, context: int) -> ContextError:
     """What is said about a prompt of that length."""
     return ContextError(
-        f"the prompt takes {length} and the model's context holds {context} tokens: "
+        f"the prompt takes {length} and the model's context holds {context}: "
         "use fewer pictures or --frames, a smaller --longest-edge, --detail auto or low, or a shorter text"
     )
 

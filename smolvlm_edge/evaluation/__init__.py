@@ -1,6 +1,7 @@
 """How often a model is right: questions with known answers are asked, and the replies are scored.
 
 - `questions`: what is asked, and the wording of a prompt
+- `family`: the same as the family's publishers word it
 - `drawn`: questions about held-out drawn scenes
 - `tsv`: questions from a file
 - `scores`: a reply -> a score from 0 to 1, by the rules that the benchmarks published
@@ -16,6 +17,7 @@ from itertools import islice
 
 from smolvlm_edge.conversation.request import Request
 from smolvlm_edge.errors import SmolEdgeError
+from smolvlm_edge.evaluation.family import Wording, plain
 from smolvlm_edge.evaluation.questions import Item, Questions
 from smolvlm_edge.evaluation.report import Report
 from smolvlm_edge.evaluation.results import Results
@@ -24,7 +26,12 @@ from smolvlm_edge.model import SmolVLM
 
 
 def ask_all(
-    model: SmolVLM, questions: Questions, results: Results, max_tokens: int, on_answer: Callable[[], None]
+    model: SmolVLM,
+    questions: Questions,
+    results: Results,
+    max_tokens: int,
+    on_answer: Callable[[], None],
+    word: Callable[[str, int], Wording] = plain,
 ) -> Report:
     """Ask every question that `results` holds no reply to, and score all replies.
 
@@ -34,6 +41,7 @@ def ask_all(
         results: Replies of earlier runs; every new one is added at once.
         max_tokens: Longest reply.
         on_answer: Called after every question, whether it was asked now or earlier.
+        word: Puts a prompt about so many pictures as the model is asked it; see `family`.
 
     Raises:
         SmolEdgeError: A question cannot be asked, or a picture cannot be read; the message names it.
@@ -53,7 +61,8 @@ def ask_all(
             asked.append((number, item))
             with _named(number, item):
                 images = list(item.images())
-            yield Request(images=images, prompt=item.prompt, max_tokens=max_tokens, detail=item.detail)
+            messages = word(item.prompt, len(images)).messages(images)
+            yield Request(messages=messages, max_tokens=max_tokens, detail=item.detail)
 
     with closing(model.generate_many(requests())) as answers:
         for answer in answers:

@@ -30,8 +30,11 @@ class Results:
         self.records.add({**line, "answers": item.answers, "score": round(score(reply, item), 4)})
 
 
-def header(model: str, engine: str, questions: str, metric: str, detail: Detail, max_tokens: int) -> Line:
+def header(
+    model: str, engine: str, questions: str, metric: str, detail: Detail, max_tokens: int, prompts: str = "plain"
+) -> Line:
     """What a file of replies begins with; model and questions are named by a hash of theirs."""
+    worded = {} if prompts == "plain" else {"prompts": prompts}  # files of older versions are continued
     return {
         MARK: 1,
         "model": model,
@@ -40,6 +43,7 @@ def header(model: str, engine: str, questions: str, metric: str, detail: Detail,
         "metric": metric,
         "detail": detail,
         "max_tokens": max_tokens,
+        **worded,
     }
 
 

@@ -74,7 +74,8 @@ class GenerateOptions(TypedDict, total=False):
     longest_edge: int | None
     """Pixels to bring a picture's longer side to before it is cut; None leaves it to the checkpoint."""
     on_tile: Callable[[int, int], None]
-    """Called with the tiles encoded so far and how many there are to encode: those whose features are not kept."""
+    """Called with the tiles encoded so far and how many there are to encode: those whose features are not kept. Where
+    several are answered at once, whichever of the callers' threads computes calls this."""
     on_prefill: Callable[[int, int], None]
     """Called with the tokens of the prompt that the decoder has read so far, and all of them."""
     cancel: Event | None

@@ -8,7 +8,6 @@ top-k, top-p, min-p. OpenAI's two penalties, which transformers has not, stand b
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -269,11 +268,12 @@ def softmax(logits: Logits) -> Logits:
 
 
 def _is_real(value: Any, least: float, most: float) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(least <= value <= most)
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return bool(number and least <= value <= most)
 
 
 def _is_whole(value: Any, most: int | None = LARGEST) -> bool:
-    whole = isinstance(value, Integral) and not isinstance(value, bool) and value >= 0
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 0
     return bool(whole and (most is None or value <= most))
 
 

@@ -35,21 +35,33 @@ unbounded, threads that wait would take the time of those that they wait for as 
 (benchmarks/busy.py)."""
 
 
+DECODER_INPUTS = {"inputs_embeds", "logits_to_keep", "seqlens_k", "total_sequence_length", "past_key_values.0.key"}
+Options = Mapping[str, str | int | float]
+
+
 class OnnxRuntimeEngine:
     """Opens graphs with a given number of threads."""
 
     target: Literal["onnx"] = "onnx"
 
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
+    def __init__(self, threads: int, options: Options | None = None) -> None:
+        """Options are entries of the session configuration, and come before our own."""
+        self.threads, self.options = threads, options or {}
 
     def graph(self, path: Path) -> "OnnxGraph":
         """Open a graph without state."""
-        return OnnxGraph(_session(path, self.threads))
+        session = _session(path, self.threads, self.options)
+        if (len(session.get_inputs()), len(session.get_outputs())) != (1, 1):
+            raise EngineError(f"{path} has not one input and one output: export the model again")
+        return OnnxGraph(session)
 
     def decoder(self, path: Path, slots: int = 1) -> "OnnxDecoder":
         """Open the decoder graph, for so many sequences."""
-        return OnnxDecoder(_session(path, self.threads), slots)
+        session = _session(path, self.threads, self.options)
+        inputs, outputs = ({node.name for node in nodes} for nodes in (session.get_inputs(), session.get_outputs()))
+        if not inputs >= DECODER_INPUTS or "logits" not in outputs:
+            raise EngineError(f"{path} has not a decoder's inputs and outputs: export the model again")
+        return OnnxDecoder(session, slots)
 
 
 class OnnxGraph:
@@ -77,7 +89,7 @@ class OnnxFunction:
     """A graph with any inputs and outputs, by name."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        self._session = _session(path, threads)
+        self._session = _session(path, threads, {})
         self.output_names = [node.name for node in self._session.get_outputs()]
 
     def __call__(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Floats]:
@@ -263,7 +275,7 @@ class _Binding:
         return self._logits
 
 
-def _session(path: Path, threads: int) -> ort.InferenceSession:
+def _session(path: Path, threads: int, configuration: Options) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
@@ -274,6 +286,8 @@ def _session(path: Path, threads: int) -> ort.InferenceSession:
     # the fused operator is slower than the two that it replaces (see export/targets/onnx.py)
     options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
     try:
+        for key, value in configuration.items():
+            options.add_session_config_entry(key, str(value))
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise EngineError(f"onnxruntime {ort.__version__} refuses {path}: {_first_line(error)}") from error

@@ -94,8 +94,11 @@ class OpenVinoEngine:
         """A graph, and the properties to compile it with."""
         try:
             model = self._core.read_model(path)
+            names = {name for each in model.inputs for name in each.names}
         except Exception as error:
             raise _refused(path, error) from error
+        if not names or not model.outputs:
+            raise EngineError(f"{path} has no named inputs, or no outputs: export the model again")
         properties = self._properties
         if _multiplies_quantised(model):
             properties = properties | if_quantised | (BRAIN_FLOATS if self._has_bf16 else {})

@@ -104,14 +104,14 @@ def grid_of(
     Raises:
         ImageError: As `open_image`, as far as the head of a file tells.
     """
-    source = held(source)
-    if isinstance(source, np.ndarray):
-        height, width = _from_array(source).size[::-1]
-    elif isinstance(source, Image.Image):
-        width, height = upright_size(source)
+    known: Any = held(source)
+    if isinstance(known, np.ndarray):
+        height, width = _from_array(known).size[::-1]
+    elif isinstance(known, Image.Image):
+        width, height = upright_size(known)
     else:
-        file = readable(source)
-        with decoding(_name(source)), opened(file) as image:
+        file = readable(known)
+        with decoding(_name(known)), opened(file) as image:
             width, height = upright_size(image)
     return _grid(width, height, config, detail, longest_edge)[2:] if width and height else (0, 0)
 

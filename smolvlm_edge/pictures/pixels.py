@@ -49,7 +49,7 @@ def shrink_on_load(image: Image.Image) -> None:
         raise ImageError(f"has more than {MAX_SIDE:,} pixels on a side: crop it or make it smaller first")
     if kind == "JPEG" and pixels > MAX_PIXELS:
         factor = 2 if pixels <= 4 * MAX_PIXELS else 4
-        image.draft(None, (image.width // factor, image.height // factor))  # type: ignore[arg-type]  # no other mode
+        image.draft(None, (image.width // factor, image.height // factor))
     elif kind == "JPEG2000" and pixels > MAX_JPEG2000_PIXELS:
         halvings = next(n for n in range(1, 16) if pixels >> (2 * n) <= MAX_JPEG2000_PIXELS)
         image.reduce = halvings  # type: ignore[method-assign,assignment]  # a property of this format

@@ -157,8 +157,10 @@ def fetch(source: Source, kind: Kind = CHECKPOINT, *, offline: bool = False, upd
     return find(source, kind, offline=offline, update=update).fetch()
 
 
-def verify(snapshot: Snapshot) -> int:
+def verify(snapshot: Snapshot, *, again: bool = False) -> int:
     """Compare a checkpoint's files with models.lock, whatever name it goes by; how many were compared by hash.
+
+    Files that were read before and have not been touched since are read only if `again`.
 
     Raises:
         IntegrityError: A file is missing or another one, or there is one too many where every file is pinned by hash.
@@ -167,12 +169,12 @@ def verify(snapshot: Snapshot) -> int:
     if locked is None or snapshot.kind is not CHECKPOINT:
         return 0
     expected, name = locked.files or {}, snapshot.source.name
-    again = f"smol-edge models rm {name}, then smol-edge models pull {name}"
+    remedy = f"smol-edge models rm {name}, then smol-edge models pull {name}"
     for file, pinned in expected.items():
-        check_file(snapshot.folder / file, pinned, missing=f"smol-edge models pull {name}", changed=again)
+        check_file(snapshot.folder / file, pinned, missing=f"smol-edge models pull {name}", changed=remedy, again=again)
     for path in sorted(snapshot.folder.iterdir()) if locked.exact else ():
         if snapshot.kind.wants(path.name) and path.name not in expected:
-            raise IntegrityError(f"{path} is no part of {locked.alias} in models.lock: {again}")
+            raise IntegrityError(f"{path} is no part of {locked.alias} in models.lock: {remedy}")
     return sum(file.sha256 is not None for file in expected.values())
 
 
@@ -189,7 +191,10 @@ def _wanted(source: Source, commit: str, kind: Kind, *, offline: bool) -> Mappin
     if listed is None:
         listed = hub.listed_there(source.repo, commit)
     kind.check_names(source.repo, [name for name in listed if "/" not in name])
-    return {name: size for name, size in listed.items() if kind.wants(name)}
+    wanted = {name: size for name, size in listed.items() if kind.wants(name)}
+    for name in wanted:
+        hub.check_name(name)
+    return wanted
 
 
 def _least(folder: Path, kind: Kind, locked: LockedModel | None) -> dict[str, int]:

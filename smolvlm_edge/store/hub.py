@@ -14,8 +14,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, BinaryIO, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -32,7 +35,6 @@ from huggingface_hub import (
     get_cached_repo_tree,
     get_hf_file_metadata,
     get_token,
-    hf_hub_download,
     hf_hub_url,
     scan_cache_dir,
     snapshot_download,
@@ -44,13 +46,19 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.file_download import http_get, repo_folder_name
+from huggingface_hub.file_download import _create_symlink, http_get, repo_folder_name
 from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils.tqdm import disable_progress_bars, tqdm
 
 REFUSALS = (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError)
 MAIN = constants.DEFAULT_REVISION
 TRIES = 4
+PATIENCE = float(os.environ.get("SMOL_EDGE_HUB_TIMEOUT") or 120)
+"""Seconds for one answer of the hub that is no file, with all that is tried again."""
+MOST_LISTED = 10_000
+SMALL_BYTES, WEIGHT_BYTES = 64 << 20, 1 << 38
+"""The most that a file may have."""
+SHA256 = re.compile("[0-9a-f]{64}")
 FIRST_WAIT = 1.0  # seconds before the second try; each wait is twice the one before
 
 T = TypeVar("T")
@@ -87,7 +95,7 @@ def commit_there(repo: str, revision: str | None) -> str:
         DownloadError: The hub cannot be reached.
     """
     with _in_words(repo, revision):
-        commit = str(_patiently(lambda: HfApi().model_info(repo, revision=revision).sha))
+        commit = str(_within(lambda: HfApi().model_info(repo, revision=revision).sha))
         if not COMMIT.fullmatch(commit):  # it becomes the name of a folder
             raise ValueError(commit)
         return commit
@@ -108,7 +116,11 @@ def listed_there(repo: str, commit: str) -> dict[str, int]:
             _fetch_quietly(repo, commit, [])
             if listed := listed_here(repo, commit):
                 return listed
-        tree = _patiently(lambda: list(HfApi().list_repo_tree(repo, revision=commit)))
+        tree = _within(lambda: list(islice(HfApi().list_repo_tree(repo, revision=commit), MOST_LISTED + 1)))
+        if len(tree) > MOST_LISTED:
+            raise DownloadError(
+                f"{_endpoint()} lists more than {MOST_LISTED:,} files of {repo}: no such model is known"
+            )
         return {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
 
 
@@ -121,9 +133,9 @@ def fetch_small(repo: str, revision: str | None, commit: str, names: Sequence[st
     """
     with _in_words(repo, commit):
         # also where no name is left: the library keeps the listing, which tells later whether a snapshot is complete
-        folder = _fetch_quietly(repo, commit, names)
-        if absent := [name for name in names if not (folder / name).is_file()]:  # a hub in trouble may bring nothing
-            raise DownloadError(f"{repo}: {absent[0]} did not arrive: repeat the command")
+        _fetch_quietly(repo, commit, [])
+        for name in names:
+            _fetch(repo, commit, name, SMALL_BYTES)
         _remember(repo, revision or MAIN, commit)
 
 
@@ -135,14 +147,37 @@ def fetch_weights(repo: str, commit: str, name: str) -> None:
     if not sys.stderr.isatty():
         disable_progress_bars()
     with _in_words(repo, commit):
-        url = hf_hub_url(repo, name, revision=commit)
-        found = get_hf_file_metadata(url, retry_on_errors=True)
-        blob = _cache(repo) / "blobs" / _blob_name(found.etag)
-        blob.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(_lock(blob)):
-            if not blob.exists():
-                _patiently(partial(_go_on, url, name, blob, found.size))
-        _patiently(partial(hf_hub_download, repo, name, revision=commit))  # finds the blob, and gives it its name
+        _fetch(repo, commit, name, WEIGHT_BYTES)
+
+
+def _fetch(repo: str, commit: str, name: str, limit: int) -> None:
+    """Bring one file into the cache as the library would, but believe nothing of what the hub says of it.
+
+    The library takes the ETag for a path, whatever it holds, and asks for it anew with every call.
+    """
+    check_name(name)
+    url = hf_hub_url(repo, name, revision=commit)
+    found = _within(lambda: get_hf_file_metadata(url, retry_on_errors=True))
+    if found.size is not None and found.size > limit:
+        raise DownloadError(f"{repo}: {name} has {found.size:,} bytes, and {limit:,} are the most that it may have")
+    blob = _cache(repo) / "blobs" / _blob_name(found.etag)
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(_lock(blob)):
+        if not blob.exists():
+            _patiently(partial(_go_on, url, name, blob, found.size, limit))
+    pointer = snapshot(repo, commit) / name
+    pointer.parent.mkdir(parents=True, exist_ok=True)
+    _create_symlink(str(blob), str(pointer), new_blob=False)
+
+
+def check_name(name: str) -> None:
+    """A file's name in a listing comes from the network too, and becomes a path.
+
+    Raises:
+        DownloadError: It is no plain name.
+    """
+    if Path(name).name != name or name in {"", ".", ".."} or "\\" in name or not name.isprintable():
+        raise DownloadError(f"the hub lists a file of the name {name[:80]!r}, which is none")
 
 
 def remove(repo: str, commit: str) -> int:
@@ -175,7 +210,7 @@ class _NoBar(tqdm):
 
 def _fetch_quietly(repo: str, commit: str, names: Sequence[str]) -> Path:
     return Path(
-        _patiently(
+        _within(
             lambda: snapshot_download(repo, revision=commit, allow_patterns=[*names], tqdm_class=_NoBar),
         )
     )
@@ -194,22 +229,46 @@ def _remember(repo: str, revision: str, commit: str) -> None:
 
 def _blob_name(etag: str | None) -> str:
     """A blob's name in the cache comes from the network."""
-    if etag is None or not re.fullmatch(r"[\w-]+", etag, re.ASCII):
+    if etag is None or not re.fullmatch(r"[\w-]{1,128}", etag, re.ASCII):
         raise DownloadError(f"the hub gave a file no usable ETag ({str(etag)[:80]!r})")
     return etag
 
 
-def _go_on(url: str, name: str, blob: Path, size: int | None) -> None:
+class _Bounded:
+    """A file that takes so many bytes and no more."""
+
+    def __init__(self, file: BinaryIO, limit: int, name: str) -> None:
+        self._file, self._limit, self._name = file, limit, name
+
+    def write(self, data: bytes) -> int:
+        """Append, as long as there is room."""
+        if self._file.tell() + len(data) > self._limit:
+            raise DownloadError(f"{self._name} goes on beyond the {self._limit:,} bytes that it may have")
+        return self._file.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def _go_on(url: str, name: str, blob: Path, size: int | None, limit: int) -> None:
     part = blob.with_name(f"{blob.name}.part")
     with part.open("ab") as file:
         if size is None or file.tell() > size:  # no telling whether it is a part of that file
             file.truncate(0)
             file.seek(0)
-        resumed = file.tell()
         # the HTTP library sends the token to the hub and not on to where that redirects
-        headers = build_hf_headers()
-        http_get(url, file, resume_size=resumed, expected_size=size, headers=headers, displayed_filename=name)
-    if resumed and len(blob.name) == 64 and sha256(part) != blob.name:  # what was stopped may have been stopped hard
+        headers, bounded = build_hf_headers(), _Bounded(file, limit if size is None else size, name)
+        quietly = _NoBar if limit == SMALL_BYTES else None
+        http_get(
+            url,
+            bounded,  # type: ignore[arg-type]  # as much of a file as is used
+            resume_size=file.tell(),
+            expected_size=size,
+            headers=headers,
+            displayed_filename=name,
+            tqdm_class=quietly,
+        )
+    if SHA256.fullmatch(blob.name) and sha256(part) != blob.name:  # stopped hard once, or another file
         part.unlink()
         raise DownloadError(f"{name} arrived damaged: repeat the command")
     part.replace(blob)
@@ -223,6 +282,30 @@ def _remove_part(part: Path) -> int:
     except Timeout:  # another process is at it
         return 0
     return size
+
+
+def _within(call: Callable[[], T]) -> T:
+    """Ask patiently, but not for ever: a hub may accept and never answer, or never come to an end.
+
+    Raises:
+        DownloadError: No answer within `PATIENCE`.
+    """
+    answers: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put((_patiently(call), None))
+        except BaseException as error:  # noqa: BLE001 - raised where it was asked
+            answers.put((None, error))
+
+    Thread(target=ask, daemon=True).start()
+    try:
+        answer, error = answers.get(timeout=PATIENCE)
+    except Empty:
+        raise DownloadError(f"{_endpoint()} did not answer within {PATIENCE:g} seconds: repeat the command") from None
+    if error is not None:
+        raise error
+    return answer  # type: ignore[return-value]  # there is no error, so it is there
 
 
 def _patiently(call: Callable[[], T]) -> T:

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from smolvlm_edge.bundle import sha256
+from smolvlm_edge.errors import IntegrityError
 
 PLACES = (
     Path(__file__).parents[1] / "lock" / "models.lock",  # in a wheel
@@ -80,8 +81,14 @@ class LockedModel:
 @cache
 def locked_models() -> Mapping[str, LockedModel]:
     """Every model of models.lock by its alias."""
-    text = next(path for path in PLACES if path.is_file()).read_text(encoding="utf-8")
-    return {alias: _model(alias, entry) for alias, entry in tomllib.loads(text).items()}
+    path = next((path for path in PLACES if path.is_file()), PLACES[0])
+    try:
+        text = path.read_text(encoding="utf-8")
+        return {alias: _model(alias, entry) for alias, entry in tomllib.loads(text).items()}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise IntegrityError(
+            f"{path} is damaged ({str(error)[:80]}): pip install --force-reinstall smol-edge"
+        ) from error
 
 
 def locked_at(commit: str) -> LockedModel | None:

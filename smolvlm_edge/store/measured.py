@@ -76,6 +76,6 @@ def _key(circumstances: dict[str, Any]) -> str:
 def _entries() -> dict[str, Any]:
     try:
         found = json.loads((home() / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -34,6 +34,7 @@ OPERATORS: dict[str, Arity] = {
     "Max": arity(2),
     "Mul": arity(2),
     "Neg": arity(1),
+    "Pad": arity((2, 4), attributes="mode"),
     "QuantizeLinear": arity(3),
     "ReduceMax": arity(2, attributes="keepdims"),
     "Reshape": arity(2),
@@ -141,16 +142,17 @@ def _name(value_info: memoryview) -> str:
 
 def _node(graph: _Graph, node: memoryview) -> None:
     names: dict[int, list[str]] = {1: [], 2: [], 4: [], 7: []}
-    attributes: dict[str, list[int]] = {}
+    told: list[memoryview] = []
     for number, value in _known(node, NODE_FIELDS):
         if number in names:
             names[number].append(text(value))
         elif number == 5:
-            attributes.update([_attribute(nested(value))])
+            told.append(nested(value))
     inputs, outputs, (kind, domain) = names[1], names[2], ("".join(names[4]), "".join(names[7]))
     operator = f"{domain}.{kind}" if domain not in {"", "ai.onnx"} else kind
     if operator not in OPERATORS:
         raise Refusal(f"it holds the operator {shown(operator)}")
+    attributes = dict(map(_attribute, told))
     OPERATORS[operator].check(operator, len(inputs), len(outputs), {*attributes})
     for name in filter(None, inputs):
         _require(graph, name)

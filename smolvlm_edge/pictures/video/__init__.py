@@ -79,7 +79,7 @@ class _Footage(Protocol):
 
     count: int
     frame_rate: float
-    times: Sequence[float]
+    times: tuple[float, ...]
     """When each frame is shown, if that is known and they are few; else empty."""
 
     def frames(self, moments: Sequence[float], check: Check) -> Iterator[tuple[float, Image.Image]]:

@@ -196,7 +196,7 @@ class Container:
         self._container.seek(0)
         return (count - 1) / end if end else frame_rate, max(1, count)
 
-    def _packets(self) -> "Iterator[Packet]":
+    def _packets(self) -> "Iterator[Packet[VideoStream]]":
         for packet in self._container.demux(self._stream):
             self._check()
             if packet.pts is not None:

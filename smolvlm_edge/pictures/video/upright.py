@@ -1,7 +1,7 @@
 """A decoded frame -> an RGB picture, turned and mirrored as its display matrix says."""
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -38,10 +38,15 @@ def upright(frame: "VideoFrame") -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _signs(frame: "VideoFrame") -> tuple[int, ...]:
-    data = next((bytes(each) for each in frame.side_data if each.type.name == "DISPLAYMATRIX"), b"")
+def _signs(frame: "VideoFrame") -> tuple[int, int, int, int]:
+    side_data: Any = frame.side_data  # whose annotation is wrong
+    data = next((bytes(each) for each in side_data if each.type.name == "DISPLAYMATRIX"), b"")
     if len(data) < 36:
         return IDENTITY
     a, b, _, c, d, *_ = struct.unpack("=9i", data[:36])
     largest = max(map(abs, (a, b, c, d)))
-    return tuple((value > 0) - (value < 0) if abs(value) > largest / 2 else 0 for value in (a, b, c, d))
+    return _sign(a, largest), _sign(b, largest), _sign(c, largest), _sign(d, largest)
+
+
+def _sign(value: int, largest: int) -> int:
+    return (value > 0) - (value < 0) if 2 * abs(value) > largest else 0
