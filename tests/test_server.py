@@ -318,6 +318,7 @@ def test_metrics_count(http) -> None:
 def test_the_description_names_what_requests_hold(http) -> None:
     document = http.get("/openapi.json").json()
     body = document["paths"][CHAT]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert "/v1/models/{id}" in document["paths"]
     fields = document["components"]["schemas"][body["$ref"].rpartition("/")[2]]
     assert {"messages", "temperature", "response_format", "regex"} <= set(fields["properties"])
     assert fields["required"] == ["messages"]

@@ -12,6 +12,7 @@ import typer
 
 from smolvlm_edge.cli.bench import bench
 from smolvlm_edge.cli.chat import chat
+from smolvlm_edge.cli.convert import convert
 from smolvlm_edge.cli.describe import describe
 from smolvlm_edge.cli.doctor import doctor
 from smolvlm_edge.cli.eval import evaluate
@@ -37,6 +38,7 @@ app.command()(export)
 app.command()(run)
 app.command()(chat)
 app.command()(describe)
+app.command()(convert)
 app.command()(serve)
 app.command("eval")(evaluate)
 app.command()(quality)

@@ -43,7 +43,7 @@ def describe(endpoints: tuple[Endpoint, ...]) -> bytes:
     found = {id(type_): schema for type_, schema in zip(types, schemas, strict=True)}
     paths: dict[str, Any] = {}
     for each in endpoints:
-        paths.setdefault(each.paths[0], {})[each.method.lower()] = _operation(each, found)
+        paths.setdefault(each.paths[0].replace(":path}", "}"), {})[each.method.lower()] = _operation(each, found)
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
