@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from serving import DEMO, EXAMPLES, ask, client, command, data_url, events, noise, picture
 
-from smolvlm_edge import SmolVLM
+from smolvlm_edge import EngineError, SmolVLM
 from smolvlm_edge.server.settings import Limits, Settings
 
 CHAT = "/v1/chat/completions"
@@ -63,6 +63,28 @@ def test_progress_is_a_comment_until_the_first_token(http) -> None:
     comments = [line for line in text.splitlines() if line.startswith(":")]
     assert [line for line in comments if "tiles" in line] == [f": tiles {tile}/5" for tile in range(1, 6)]
     assert text.index("data:") > text.rindex(": prompt")
+
+
+def test_what_goes_wrong_in_mid_stream_is_an_event(monkeypatch) -> None:
+    astream = SmolVLM.astream
+
+    async def breaking(self, *args, **options):
+        async for chunk in astream(self, *args, **options):
+            yield chunk
+            raise EngineError("the engine broke")
+
+    monkeypatch.setattr(SmolVLM, "astream", breaking)
+    with client() as http:
+        *chunks, error = events(http.post(CHAT, json=ask("Hello", stream=True)).text)
+        assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
+        assert error == {"error": {"message": "the engine broke", "type": "server_error", "param": None, "code": None}}
+        assert http.post(CHAT, json=ask("Hello")).status_code == 500
+
+
+def test_a_conversation_that_ends_with_the_assistants_turn_is_continued(http, model) -> None:
+    messages = [*ask(picture(), STAR)["messages"], {"role": "assistant", "content": "The blue star is in"}]
+    body = http.post(CHAT, json={"messages": messages, "continue_final_message": True}).json()
+    assert body["choices"][0]["message"]["content"].strip() == "the middle."
 
 
 def test_no_usage_in_a_stream_that_did_not_ask_for_it(http) -> None:
