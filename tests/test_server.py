@@ -1,15 +1,21 @@
 """What a client of OpenAI's protocol gets from the server."""
 
+import base64
 import json
 import math
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 
 import httpx2
 import pytest
+from PIL import Image
 from serving import DEMO, EXAMPLES, ask, client, command, data_url, events, noise, picture
 
 from smolvlm_edge import EngineError, SmolVLM
+from smolvlm_edge.export import export_checkpoint
+from smolvlm_edge.quantize import RECIPES
 from smolvlm_edge.server.settings import Limits, Settings
 
 CHAT = "/v1/chat/completions"
@@ -279,6 +285,17 @@ def test_a_picture_that_is_none(http, url, words) -> None:
     assert stream.status_code == 400, "what is known before the first token has a status of its own"
 
 
+def test_a_video_is_frames_of_one_tile_each(http) -> None:
+    frames = [Image.open(EXAMPLES / f"clip-{number}.png").convert("RGB") for number in range(1, 5)]
+    file = BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=1000)
+    url = "data:image/gif;base64," + base64.b64encode(file.getvalue()).decode()
+    for wish, tiles in (({}, 4), ({"frames": 2}, 2)):
+        part = {"type": "video_url", "video_url": {"url": url}, **wish}
+        body = http.post(CHAT, json=ask(part, "What happens?", max_tokens=1)).json()
+        assert body["timings"]["tiles"] == tiles, body
+
+
 def test_responses(http) -> None:
     content = [{"type": "input_image", "image_url": data_url()}, {"type": "input_text", "text": STAR}]
     wish = {"input": [{"role": "user", "content": content}], "instructions": None}
@@ -375,6 +392,38 @@ def test_a_model_makes_room_for_another(tiny_bundle) -> None:
         assert http.post(CHAT, json=ask("Hello", model="tiny", max_tokens=2)).json()["model"] == "tiny"
         assert loaded() == {"demo": False, "tiny": True}
         assert http.post(CHAT, json=ask(picture(), STAR)).json()["choices"][0]["message"]["content"] == MIDDLE
+
+
+def test_a_model_that_nobody_asks_is_unloaded_and_comes_back() -> None:
+    with client(idle_seconds=0.2) as http:
+        while http.get("/v1/models/demo").json()["loaded"]:
+            time.sleep(0.05)
+        assert http.get("/health").status_code == 200
+        assert http.post(CHAT, json=ask(picture(), STAR)).json()["choices"][0]["message"]["content"] == MIDDLE
+
+
+def test_a_base_model_completes_a_text(tiny_bundle, tiny_checkpoints, tmp_path) -> None:
+    checkpoint = shutil.copytree(tiny_checkpoints["tiny-idefics3"], tmp_path / "base")
+    for file in checkpoint.glob("chat_template*"):
+        file.unlink()
+    settings = json.loads((checkpoint / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps(settings))
+    bundle = export_checkpoint(checkpoint, tmp_path / "bundle", RECIPES["fp32"], calibration=None)
+    with SmolVLM.load(bundle, threads=1) as model:
+        expected = model.generate([], "Once upon", max_tokens=5).text
+    with client(folders={"base": bundle}) as http:
+        wish = {"prompt": "Once upon", "max_tokens": 5}
+        body = http.post("/v1/completions", json=wish).json()
+        assert body["choices"][0]["text"] == expected
+        assert body["usage"]["completion_tokens"] == 5
+        *pieces, done = events(http.post("/v1/completions", json={**wish, "stream": True}).text)
+        assert done == "[DONE]"
+        assert "".join(piece["choices"][0]["text"] for piece in pieces) == expected
+        for refused in ({"echo": True}, {"suffix": "x"}, {"prompt": ["a", "b"]}, {"best_of": 2}):
+            assert http.post("/v1/completions", json={**wish, **refused}).status_code == 400
+        seen = http.post("/v1/completions", json={**wish, "images": [data_url("before.png")]}).json()
+        assert seen["usage"]["prompt_tokens_details"]["image_tokens"] > 0
 
 
 def test_a_client_that_leaves_frees_its_place() -> None:
