@@ -1,5 +1,5 @@
 # What a developer needs; `make` alone runs what CI runs.
-.PHONY: check fuzz test stress parity integrations aarch64 optimum packaging clients screenshot lint types fix clean stand-in
+.PHONY: check docs fuzz test stress parity integrations aarch64 optimum packaging clients screenshot lint types fix clean stand-in
 PYTHON ?= .venv/bin/python
 
 check: lint types test
@@ -52,6 +52,10 @@ types:  ## on the installed layout, where export/ and quantize/ are inside the p
 fix:
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
+
+docs:  ## a site of docs/, in build/docs; needs the [docs] extra
+	$(PYTHON) docs/commands.py
+	$(PYTHON) -m zensical build --clean --strict
 
 clean:
 	rm -rf build dist stand-in *.egg-info .*_cache

@@ -63,16 +63,16 @@ def test_a_programmers_mistake_is_raised(model: SmolVLM) -> None:
 
 
 def test_whatever_a_request_raises_stands_in_its_place(model: SmolVLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(source, *_args):
-        raise MemoryError if source == b"large" else ZeroDivisionError
+    def read(_shown, options, *_args):
+        raise MemoryError if options["detail"] == "high" else ZeroDivisionError
 
     monkeypatch.setattr(model, "_read", read)
     monkeypatch.setattr(model, "_refuse_what_cannot_fit", lambda *_: None)
     requests = [
         {"prompt": QUESTION, "colour": "red"},
         "photo.jpg",
-        Request(images=b"large", prompt=QUESTION),
-        Request(images=b"odd", prompt=QUESTION),
+        Request(images=PICTURES[0], prompt=QUESTION, detail="high"),
+        Request(images=PICTURES[0], prompt=QUESTION, detail="low"),
         Request(prompt=QUESTION),
     ]
     answers = list(model.generate_many(requests, max_tokens=2))

@@ -148,10 +148,11 @@ class Scheduler:
         """Move the last answer into a gap that nobody is about to fill: a gap takes as long as an answer."""
         if self._waiting or self._preparing or not self._running:
             return
-        last = max(self._running, key=lambda task: task.slot)
-        if last.slots is not None and (gap := last.slots.free[:1]) and gap[0] < last.slot:
-            last.slots.move(last.slot, gap[0])
-            last.slot = gap[0]
+        first, last = (choose(self._running, key=lambda task: task.slot) for choose in (min, max))
+        gap = next((slot for slot in last.slots.free if slot > first.slot), last.slot) if last.slots else last.slot
+        if last.slots is not None and gap < last.slot:
+            last.slots.move(last.slot, gap)
+            last.slot = gap
 
     def _decode(self) -> bool:
         ready = sorted((task for task in self._running if task.is_ready()), key=lambda task: task.slot)

@@ -53,13 +53,15 @@ class Slots:
             keys: Of the prompt.
             room: Positions that it and its answer may take.
         """
+        # with several slots room for the whole answer at once, because every enlargement copies them all
+        self.decoder.reserve(room if self.decoder.slots > 1 else len(keys))
         slot = self.free[0]
+        if not self._rooms:  # it has no neighbours yet, and may lie where its beginning is
+            slot = max(self.free, key=lambda each: self._alike(each, keys))
         self._rescue(slot, keys)
         self._rooms[slot] = room
         self._forget(slot, self._alike(slot, keys))
         self._trim()
-        # with several slots room for the whole answer at once, because every enlargement copies them all
-        self.decoder.reserve(room if self.decoder.slots > 1 else len(keys))
         return slot
 
     def catch_up(self, slot: int, keys: Keys) -> int:
@@ -119,7 +121,7 @@ class Slots:
         """What a slot holds that is about to be used for something else goes where less would be lost."""
         if slot in self._latest and not self._alike(slot, keys):
             others = [other for other in self.free if other != slot and other not in self._latest]
-            others += self._latest[: self._latest.index(slot)]
+            others += [other for other in self._latest[: self._latest.index(slot)] if not self._alike(other, keys)]
             if others:
                 self._forget(others[0], 0)
                 self.decoder.copy(slot, others[0], 0, self.decoder.length_of(slot))

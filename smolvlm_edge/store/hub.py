@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -24,15 +24,14 @@ from filelock import FileLock, Timeout
 
 from smolvlm_edge.bundle import sha256
 from smolvlm_edge.errors import DownloadError, ModelNotFoundError, RequestError, SmolEdgeError
-from smolvlm_edge.store import COMMIT
+from smolvlm_edge.store import COMMIT, listings
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+import huggingface_hub
 from huggingface_hub import (
     HfApi,
-    RepoFile,
     constants,
-    get_cached_repo_tree,
     get_hf_file_metadata,
     get_token,
     hf_hub_url,
@@ -40,16 +39,21 @@ from huggingface_hub import (
     snapshot_download,
 )
 from huggingface_hub.errors import (
-    CachedRepoTreeNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 from huggingface_hub.file_download import _create_symlink, http_get, repo_folder_name
-from huggingface_hub.utils._headers import build_hf_headers
-from huggingface_hub.utils.tqdm import disable_progress_bars, tqdm
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import (
+    are_progress_bars_disabled,
+    build_hf_headers,
+    disable_progress_bars,
+    enable_progress_bars,
+)
 
+KEEPS_LISTINGS = hasattr(huggingface_hub, "get_cached_repo_tree")  # from 2.0 on
 REFUSALS = (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError)
 MAIN = constants.DEFAULT_REVISION
 TRIES = 4
@@ -66,7 +70,7 @@ T = TypeVar("T")
 
 def is_offline() -> bool:
     """Whether HF_HUB_OFFLINE forbids connections."""
-    return bool(constants.is_offline_mode())
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 def cache_folder() -> Path:
@@ -102,9 +106,11 @@ def commit_there(repo: str, revision: str | None) -> str:
 
 
 def listed_here(repo: str, commit: str) -> dict[str, int] | None:
-    """The files of a commit and their bytes, if the library has listed them before; opens no connection."""
-    with suppress(CachedRepoTreeNotFoundError):
-        return {file.path: file.size for file in get_cached_repo_tree(repo, revision=commit)}
+    """The files of a commit and their bytes, if they have been listed before; opens no connection."""
+    if not KEEPS_LISTINGS:
+        return listings.kept(_cache(repo), commit)
+    with suppress(huggingface_hub.errors.CachedRepoTreeNotFoundError):
+        return {file.path: file.size for file in huggingface_hub.get_cached_repo_tree(repo, revision=commit)}
     return None
 
 
@@ -112,16 +118,11 @@ def listed_there(repo: str, commit: str) -> dict[str, int]:
     """The files at the top of a repository and their bytes; raises as `commit_there`."""
     commit_there(repo, commit)  # says at once that there is no hub; the listing would try for half a minute
     with _in_words(repo, commit):
-        if snapshot(repo, commit).is_dir():  # another program made it: let the library list it, and keep the listing
+        if snapshot(repo, commit).is_dir():  # another program made it: let it be listed, and the listing kept
             _fetch_quietly(repo, commit, [])
             if listed := listed_here(repo, commit):
                 return listed
-        tree = _within(lambda: list(islice(HfApi().list_repo_tree(repo, revision=commit), MOST_LISTED + 1)))
-        if len(tree) > MOST_LISTED:
-            raise DownloadError(
-                f"{_endpoint()} lists more than {MOST_LISTED:,} files of {repo}: no such model is known"
-            )
-        return {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
+        return _listing(repo, commit)
 
 
 def fetch_small(repo: str, revision: str | None, commit: str, names: Sequence[str]) -> None:
@@ -132,7 +133,7 @@ def fetch_small(repo: str, revision: str | None, commit: str, names: Sequence[st
         DownloadError: The hub cannot be reached, or the disk is full.
     """
     with _in_words(repo, commit):
-        # also where no name is left: the library keeps the listing, which tells later whether a snapshot is complete
+        # also where no name is left: the listing is kept, which tells later whether a snapshot is complete
         _fetch_quietly(repo, commit, [])
         for name in names:
             _fetch(repo, commit, name, SMALL_BYTES)
@@ -157,7 +158,7 @@ def _fetch(repo: str, commit: str, name: str, limit: int) -> None:
     """
     check_name(name)
     url = hf_hub_url(repo, name, revision=commit)
-    found = _within(lambda: get_hf_file_metadata(url, retry_on_errors=True))
+    found = _within(lambda: get_hf_file_metadata(url))
     if found.size is not None and found.size > limit:
         raise DownloadError(f"{repo}: {name} has {found.size:,} bytes, and {limit:,} are the most that it may have")
     blob = _cache(repo) / "blobs" / _blob_name(found.etag)
@@ -201,19 +202,31 @@ def _lock(blob: Path) -> Path:
     return folder / f"{blob.name}.lock"
 
 
-class _NoBar(tqdm):
-    """For what takes no time worth a bar."""
+def _listing(repo: str, commit: str) -> dict[str, int]:
+    tree = _within(lambda: list(islice(HfApi().list_repo_tree(repo, revision=commit), MOST_LISTED + 1)))
+    if len(tree) > MOST_LISTED:
+        raise DownloadError(f"{_endpoint()} lists more than {MOST_LISTED:,} files of {repo}: no such model is known")
+    return {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
 
-    def __init__(self, *args: object, **options: object) -> None:
-        super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
+
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()
 
 
 def _fetch_quietly(repo: str, commit: str, names: Sequence[str]) -> Path:
-    return Path(
-        _within(
-            lambda: snapshot_download(repo, revision=commit, allow_patterns=[*names], tqdm_class=_NoBar),
-        )
-    )
+    """Without a bar, for what takes no time worth one."""
+    with _no_bar():
+        folder = Path(_within(lambda: snapshot_download(repo, revision=commit, allow_patterns=[*names])))
+    if not KEEPS_LISTINGS and listed_here(repo, commit) is None:
+        listings.keep(_cache(repo), commit, _listing(repo, commit))
+    return folder
 
 
 def _remember(repo: str, revision: str, commit: str) -> None:
@@ -258,16 +271,15 @@ def _go_on(url: str, name: str, blob: Path, size: int | None, limit: int) -> Non
             file.seek(0)
         # the HTTP library sends the token to the hub and not on to where that redirects
         headers, bounded = build_hf_headers(), _Bounded(file, limit if size is None else size, name)
-        quietly = _NoBar if limit == SMALL_BYTES else None
-        http_get(
-            url,
-            bounded,  # type: ignore[arg-type]  # as much of a file as is used
-            resume_size=file.tell(),
-            expected_size=size,
-            headers=headers,
-            displayed_filename=name,
-            tqdm_class=quietly,
-        )
+        with _no_bar() if limit == SMALL_BYTES else nullcontext():
+            http_get(
+                url,
+                bounded,  # type: ignore[arg-type]  # as much of a file as is used
+                resume_size=file.tell(),
+                expected_size=size,
+                headers=headers,
+                displayed_filename=name,
+            )
     if SHA256.fullmatch(blob.name) and sha256(part) != blob.name:  # stopped hard once, or another file
         part.unlink()
         raise DownloadError(f"{name} arrived damaged: repeat the command")
