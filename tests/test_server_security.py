@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from command import assert_fails, smol_edge
 from PIL import Image
-from serving import EXAMPLES, ask, client, command, picture
+from serving import EXAMPLES, ask, client, command, noise, picture
 
 from smolvlm_edge.errors import ImageError
 from smolvlm_edge.server import fetching
@@ -367,8 +367,9 @@ def test_uploads_are_kept_as_long_as_there_is_room() -> None:
 
 def test_an_answer_that_takes_too_long_ends() -> None:
     with client(Settings(limits=Limits(answer_seconds=0.01))) as http:
-        response = http.post(CHAT, json=ask(picture(), "describe"))
-        assert response.status_code in (200, 499)
+        response = http.post(CHAT, json=ask(*(noise(seed) for seed in range(9)), "describe"))
+        assert response.status_code == 499
+        assert response.json()["error"]["message"].endswith("0.01 s")
 
 
 def test_connections_that_dawdle_are_closed() -> None:

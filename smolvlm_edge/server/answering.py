@@ -1,7 +1,6 @@
 """An answer under way: its chunks, what is done meanwhile, and a client that may leave at any time."""
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing, suppress
@@ -126,10 +125,10 @@ def _cut_off(last: Chunk) -> Chunk:
     return replace(last, text="", finish_reason="length", timings=timings, logprobs=None)
 
 
-def _left(deadline: float, seconds: float) -> int:
+def _left(deadline: float, seconds: float) -> float:
     if (left := deadline - time.monotonic()) <= 0:
         raise StoppedError(f"it was not this request's turn within {seconds:g} s")
-    return math.ceil(left)
+    return max(round(left, 2), 0.01)
 
 
 def _progress(events: Events) -> dict[str, Any]:
