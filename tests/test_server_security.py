@@ -196,6 +196,14 @@ def test_files_of_the_media_folder_and_no_others(media) -> None:
         assert status(f"file://elsewhere{media}/shapes.png") in (400, 404)
 
 
+def test_files_of_a_request_take_no_more_than_a_body_may(media) -> None:
+    size = (media / "shapes.png").stat().st_size
+    part = {"type": "image_url", "image_url": f"file://{media}/shapes.png"}
+    with client(Settings(media_dir=media, limits=Limits(body_bytes=2 * size + 1000))) as http:
+        assert http.post(CHAT, json=ask(part, part, "describe", max_tokens=1)).status_code == 200
+        assert http.post(CHAT, json=ask(part, part, part, "describe", max_tokens=1)).status_code == 413
+
+
 # --- the network
 
 

@@ -47,11 +47,12 @@ class Service:
         """The model that a request names.
 
         Raises:
-            HttpError: There is none of that name, or the server is still loading.
+            HttpError: There is none of that name, the server is still loading, or enough requests wait already.
         """
         resident = self.residents.named(model)
         if not self.loaded:
             raise busy("the model is being loaded", 503)
+        self.slots.check()
         return resident
 
 

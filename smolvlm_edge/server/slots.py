@@ -26,6 +26,15 @@ class Slots:
         """Requests that wait."""
         return self.here - self.running
 
+    def check(self) -> None:
+        """Refuse early, before pictures are fetched and unpacked, what would not be let in.
+
+        Raises:
+            HttpError: There are enough already.
+        """
+        if self.here >= self._most:
+            raise busy(f"{self.here} requests are answered or wait already: ask again later")
+
     @asynccontextmanager
     async def admitted(self) -> AsyncGenerator[asyncio.Semaphore, None]:
         """Be let in; what comes back is waited for when it is time to compute.
@@ -33,8 +42,7 @@ class Slots:
         Raises:
             HttpError: There are enough already.
         """
-        if self.here >= self._most:
-            raise busy(f"{self.here} requests are answered or wait already: ask again later")
+        self.check()
         self.here += 1
         try:
             yield self._places

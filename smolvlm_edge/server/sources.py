@@ -50,15 +50,17 @@ class Sources:
             ImageError: A picture is damaged, missing or too large.
         """
         self._check_amount(messages)
+        room = _Room(self._limits.body_bytes)
         return [
-            {"role": message.role, "content": await self._content(message.content, f"messages[{index}].content")}
+            {"role": message.role, "content": await self._content(message.content, f"messages[{index}].content", room)}
             for index, message in enumerate(messages)
         ]
 
     async def pictures(self, urls: Sequence[str]) -> list[bytes]:
         """Pictures by their URLs; raises what `messages` raises."""
         self._check_pictures(len(urls))
-        return [await self._by_url(url, f"images[{index}]") for index, url in enumerate(urls)]
+        room = _Room(self._limits.body_bytes)
+        return [await self._by_url(url, f"images[{index}]", room) for index, url in enumerate(urls)]
 
     def _check_amount(self, messages: Sequence[Message]) -> None:
         texts = pictures = 0
@@ -83,15 +85,17 @@ class Sources:
         if count > self._limits.pictures:
             raise HttpError(f"there are {count} pictures, and a request may have {self._limits.pictures}")
 
-    async def _content(self, content: str | list[Part] | None, param: str) -> str | list[dict[str, Any]] | None:
+    async def _content(
+        self, content: str | list[Part] | None, param: str, room: "_Room"
+    ) -> str | list[dict[str, Any]] | None:
         if content is None or isinstance(content, str):
             return content
-        return [await self._part(part, f"{param}[{index}]") for index, part in enumerate(content)]
+        return [await self._part(part, f"{param}[{index}]", room) for index, part in enumerate(content)]
 
-    async def _part(self, part: Part, param: str) -> dict[str, Any]:
+    async def _part(self, part: Part, param: str, room: "_Room") -> dict[str, Any]:
         if not isinstance(part, MEDIA):
             return {"type": "text", "text": _text(part)}
-        data = await self._data(part, param)
+        data = await self._data(part, param, room)
         if isinstance(part, VideoUrlPart):
             video = Video(data, frames=part.frames, start=part.start, end=part.end)
             return {"type": "video", "video": video}
@@ -101,26 +105,26 @@ class Sources:
         detail = "high" if detail == "original" else detail or self._settings.detail
         return {"type": "image", "image": data, "detail": detail}
 
-    async def _data(self, part: MEDIA, param: str) -> bytes:
+    async def _data(self, part: MEDIA, param: str, room: "_Room") -> bytes:
         match part:
             case (
                 ImageUrlPart(image_url=Reference(url=url) | str(url))
                 | VideoUrlPart(video_url=Reference(url=url) | str(url))
             ):
-                return await self._by_url(url, param)
+                return await self._by_url(url, param, room)
             case ImagePart(base64=str(text)):
-                return await self._by_url(f"data:image/unknown;base64,{text}", param)
+                return await self._by_url(f"data:image/unknown;base64,{text}", param, room)
             case ImagePart(url=str(url)) | InputImagePart(image_url=str(url)) | InputFilePart(file_url=str(url)):
-                return await self._by_url(url, param)
+                return await self._by_url(url, param, room)
             case FilePart(file=FileReference(file_id=str(id_))) | InputImagePart(file_id=str(id_)):
                 return self._uploads.get(id_, param).data
             case InputFilePart(file_id=str(id_)):
                 return self._uploads.get(id_, param).data
             case FilePart(file=FileReference(file_data=str(url))) | InputFilePart(file_data=str(url)):
-                return await self._by_url(url, param)
+                return await self._by_url(url, param, room)
         raise HttpError("a picture needs its source: a data: URL, or the id of an uploaded file", param=param)
 
-    async def _by_url(self, url: str, param: str) -> bytes:
+    async def _by_url(self, url: str, param: str, room: "_Room") -> bytes:
         scheme = url[:10].partition(":")[0].lower()
         if scheme == "data":
             data = await asyncio.to_thread(self._inline, url)
@@ -133,11 +137,12 @@ class Sources:
                     "or start the server with --fetch-pictures",
                     param=param,
                 )
-            data = await fetch(url, param, MAX_FILE_BYTES)
+            data = await fetch(url, param, room.left)
         elif url.startswith("file-"):
             data = self._uploads.get(url, param).data
         else:
             raise HttpError(f"{url[:40]!r} is no URL of a picture: send it as a data: URL", param=param)
+        room.take(len(data))
         await asyncio.to_thread(self._check_pixels, data)
         return data
 
@@ -172,6 +177,23 @@ class Sources:
             return
         if width * height > self._limits.pixels:
             raise ImageError(f"a picture has more than {self._limits.pixels:,} pixels: make it smaller first")
+
+
+class _Room:
+    """How much the pictures of one request may take, wherever they come from: as much as a body."""
+
+    def __init__(self, most: int) -> None:
+        self._most = self.left = most
+
+    def take(self, count: int) -> None:
+        """Count a picture.
+
+        Raises:
+            HttpError: It is one too many.
+        """
+        self.left -= count
+        if self.left < 0:
+            raise HttpError(f"the pictures of a request may have {self._most >> 20} MB together", 413)
 
 
 def _text(part: Part) -> str:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 url = sys.argv[1]
-cases = os.environ.get("SMOL_EDGE_CASES", "250")  # drawn for each operation, besides those at the edges: above 5,000
+cases = os.environ.get("SMOL_EDGE_CASES", "250")  # drawn for each operation, besides those at the edges
 command = [
     Path(sys.executable).parent / "schemathesis",
     *("run", f"{url}/openapi.json", "--checks", "not_a_server_error", "--max-examples", cases),
