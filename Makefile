@@ -1,5 +1,5 @@
 # What a developer needs; `make` alone runs what CI runs.
-.PHONY: check docs fuzz test stress parity integrations aarch64 optimum packaging clients screenshot lint types fix clean stand-in
+.PHONY: check docs fuzz test stress parity integrations aarch64 browser optimum packaging clients screenshot lint types fix clean stand-in
 PYTHON ?= .venv/bin/python
 
 check: lint types test
@@ -23,6 +23,13 @@ optimum: .venv-optimum-intel  ## against optimum-cli and optimum-intel, which ha
 .venv-optimum-intel:
 	$(PYTHON) -m venv $@.partial
 	$@.partial/bin/python -m pip install --quiet --requirement tests/optimum-intel.txt
+	mv $@.partial $@
+
+browser: .transformers-js  ## transformers.js on Node and in Chromium; needs node, npm and Debian's chromium
+	SMOL_EDGE_TRANSFORMERS_JS=$(CURDIR)/.transformers-js $(PYTHON) -m pytest -m browser -rs
+
+.transformers-js:
+	npm install --prefix $@.partial --ignore-scripts --no-audit --no-fund @huggingface/transformers@4.3.1 playwright-core
 	mv $@.partial $@
 
 integrations:  ## other programs with smol-edge in them: llm, VLMEvalKit, Ray, Docling; environments below .environments/
