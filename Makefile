@@ -5,7 +5,7 @@ PYTHON ?= .venv/bin/python
 check: lint types test
 
 test:  ## everything that needs no reference implementation
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n auto --dist loadfile
 
 stress:  ## hostile hubs, many processes at once, hundreds of openings: minutes
 	$(PYTHON) -m pytest -m stress -s
@@ -14,7 +14,7 @@ fuzz:  ## damaged inputs for everything that reads a stranger's bytes
 	$(PYTHON) -m tests.fuzz --inputs 100000 --seed 1
 
 parity:  ## against transformers; needs the [parity] extra
-	$(PYTHON) -m pytest -m parity
+	$(PYTHON) -m pytest -n auto --dist loadfile -m parity
 
 optimum: .venv-optimum-intel  ## against optimum-cli and optimum-intel, which has an environment of its own
 	$(PYTHON) -m pip install --quiet --editable '.[dev,optimum]'
