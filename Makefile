@@ -32,7 +32,7 @@ browser: .transformers-js  ## transformers.js on Node and in Chromium; needs nod
 	npm install --prefix $@.partial --ignore-scripts --no-audit --no-fund @huggingface/transformers@4.3.1 playwright-core
 	mv $@.partial $@
 
-integrations:  ## other programs with smol-edge in them: llm, VLMEvalKit, Ray, Docling; environments below .environments/
+integrations:  ## other programs with smol-edge in them: llm, LangChain, Ray, Docling; environments below .environments/
 	SMOL_EDGE_ENVIRONMENTS=.environments $(PYTHON) -m pytest -m integrations -rs
 
 clients:  ## programs of others against the server, each in an environment of its own; needs chromium and npm for some

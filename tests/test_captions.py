@@ -241,6 +241,17 @@ def test_rows_that_are_done_are_not_read_again(tmp_path: Path) -> None:
         list(source.read({Place("t.parquet", "a")}))
 
 
+def test_a_group_of_rows_is_never_in_memory_at_once(tmp_path: Path) -> None:
+    rows = [os.urandom(1 << 18) for _ in range(64)]
+    pq.write_table(pa.table({"image": rows}), tmp_path / "t.parquet", use_dictionary=False, write_batch_size=4)
+    source = Table(tmp_path / "t.parquet", "t.parquet", None, None)
+    before, most = pa.total_allocated_bytes(), 0
+    for (_, found), row in zip(source.read(source.places), rows, strict=True):
+        assert found == row
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 8 << 20, "of 16 MB in one group"
+
+
 def test_a_file_that_is_no_parquet_is_told(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_bytes(b"PAR1 but not really PAR1")
     with pytest.raises(ImageError, match=r"t\.parquet is no Parquet file, or a damaged one"):

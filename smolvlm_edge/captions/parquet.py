@@ -17,6 +17,7 @@ PREFERRED = ("image", "bytes")
 """Columns that are taken before others of their type."""
 PATHS = ("image", "path", "file", "image_path", "file_name")
 """Columns of texts that are taken for paths without being told."""
+BUFFER_BYTES = 1 << 20
 ROWS_AT_ONCE = 8
 """Whose pictures are in memory together."""
 
@@ -70,7 +71,8 @@ class Table:
 def _opened(path: Path) -> Iterator["ParquetFile"]:
     pyarrow, parquet = import_pyarrow()
     try:
-        with parquet.ParquetFile(path) as file:
+        # else it reads a whole group of rows ahead
+        with parquet.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False) as file:
             yield file
     except (pyarrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno:
