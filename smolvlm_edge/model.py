@@ -14,7 +14,7 @@ from smolvlm_edge.bundle.config import ImageConfig, VideoConfig
 from smolvlm_edge.chat import Chat, OnFull
 from smolvlm_edge.constraints import Constraint, Guide, Vocabulary
 from smolvlm_edge.conversation.messages import Conversation, RawMessage, Shown, Source
-from smolvlm_edge.conversation.model_input import ModelInput, least_tokens
+from smolvlm_edge.conversation.model_input import ModelInput, PromptSize, least_tokens
 from smolvlm_edge.conversation.prompt import PromptEncoder, too_long
 from smolvlm_edge.conversation.request import Request, read_request
 from smolvlm_edge.errors import EngineError, RequestError
@@ -249,6 +249,27 @@ class SmolVLM:
         many = Many(self._answer, self.width.count, options, ordered=ordered)
         return many.ordered(requests) if ordered else many.numbered(requests)
 
+    def measure(
+        self,
+        images: Source | Sequence[Source] = (),
+        prompt: str = "",
+        *,
+        messages: Sequence[RawMessage] | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> PromptSize:
+        """How many tokens a prompt with its pictures takes; computes nothing, and raises what `stream` raises."""
+        conversation = read_request(images, prompt, messages, options)
+        self._refuse_what_cannot_fit(conversation, options)
+        stop = Stop(options.get("cancel"), options.get("timeout"))
+        pictures = [self._read(shown, options, stop.check) for shown in conversation.sources]
+        read = ModelInput.of(conversation, pictures, self.prompt_encoder, self.bundle.model)
+        return PromptSize(
+            tokens=len(read.input_ids),
+            image_tokens=int(read.is_image.sum()),
+            context=self.bundle.model.text.max_position_embeddings,
+            grids=tuple((picture.rows, picture.columns) for picture in read.pictures),
+        )
+
     def chat(self, system: str | None = None, *, on_full: OnFull = "stop", **options: Unpack[GenerateOptions]) -> Chat:
         """A conversation of several turns.
 
@@ -382,8 +403,8 @@ class SmolVLM:
         guide: Guide | None,
     ) -> Reply:
         encoder, eos_token_ids, texts = self.prompt_encoder, self.bundle.model.eos_token_ids, options.get("stop", ())
-        tokenizer, hidden = encoder.tokenizer, encoder.hidden_token_ids
-        loops = options.get("stop_loops", False)
+        tokenizer, loops = encoder.tokenizer, options.get("stop_loops", False)
+        hidden = encoder.hidden_token_ids if options.get("skip_special_tokens", True) else eos_token_ids
         return Reply(tokenizer, hidden, prefix, eos_token_ids, max_tokens, texts, constraint, guide, stop_loops=loops)
 
     @cached_property
