@@ -30,6 +30,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("SMOL_EDGE_MEASURE")
     monkeypatch.setattr(choosing, "processor_features", lambda: ["vnni"])
     monkeypatch.setattr(trial, "MOST_S", 60.0)  # however slow this machine is at the moment
+    monkeypatch.setattr(trial, "BUSY", 1000.0)
     return tmp_path / "home"
 
 
@@ -68,7 +69,7 @@ def test_the_first_load_measures_both_halves_and_auto_goes_by_it(named: Path, ho
 def test_the_commands_tell_it_once_and_doctor_says_why(named: Path, home: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "SMOL_EDGE_MEASURE"}
     environment["HF_HOME"] = str(home / "hf")
-    patch = "import smolvlm_edge.graphs.trial as trial\ntrial.MOST_S = 60.0"
+    patch = "import smolvlm_edge.graphs.trial as trial\ntrial.MOST_S, trial.BUSY = 60.0, 1000.0"
     run = ("run", STORY, "--model", named, "--max-tokens", "1")
     first, second = (smol_edge(*run, patch=patch, env=environment) for _ in range(2))
     assert first.returncode == second.returncode == 0, first.stderr
@@ -105,6 +106,16 @@ def test_who_is_spared_it(named: Path, home: Path, tmp_path: Path, monkeypatch: 
     with FileLock(home / f".{measured.FILE}.lock"):
         assert spared(named), "two processes measured each other"
     assert not spared(named)
+
+
+@pytest.mark.skipif(not hasattr(os, "getloadavg"), reason="this system has no load average")
+def test_a_busy_machine_is_measured_at_another_time(named: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "BUSY", 1.25)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    for load, is_measured in ((6.0, False), (3.0, True)):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 9.0, 9.0))
+        measure_once(Bundle.open(named), 1)
+        assert (home / measured.FILE).exists() == is_measured
 
 
 def test_within_a_process_the_choice_stays(named: Path, home: Path) -> None:

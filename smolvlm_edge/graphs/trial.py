@@ -31,6 +31,8 @@ MOST_S = 3.0
 """What would take longer in all is left to the table, or to `smol-edge bench`."""
 MARGIN = 0.1
 """By how much of its time the table's engine must be beaten: less is chance."""
+BUSY = 1.25
+"""Threads that compute, for each processor; the export that has just made a bundle keeps every processor busy."""
 POSITIONS, TOKENS = 64, 5
 """Of a prompt, and of an answer to it: in proportion as a photo's 874 and 64 in docs/engines.md."""
 TOKENS_WORTH = 2 * POSITIONS / 6 + TOKENS + 1
@@ -47,7 +49,8 @@ def choose_once(bundle: Bundle, engine: str, threads: int, *, measure: bool = Tr
     """As `choose_engines`, but what `auto` came to is the same for every load of a process.
 
     So answers do not change with what was measured in between. Before the first choice the engines are tried, if the
-    bundle is one of a model by name that both can run, nothing is known of such bundles yet, and it is not forbidden.
+    bundle is one of a model by name that both can run, nothing is known of such bundles yet, the machine is not busy,
+    and it is not forbidden.
 
     Raises:
         RequestError, EngineError: As `choose_engines`.
@@ -66,7 +69,7 @@ def measure_once(bundle: Bundle, threads: int) -> None:
     if os.environ.get(SWITCH) == "0" or bundle.folder.parent != bundles_home():
         return
     names = usable_engines(bundle)
-    if len(names) == 1 or recall(bundle, threads):
+    if len(names) == 1 or recall(bundle, threads) or is_busy():
         return
     try:
         with measuring_alone():
@@ -79,6 +82,11 @@ def measure_once(bundle: Bundle, threads: int) -> None:
         return
     except SmolEdgeError as error:
         logger.warning("the engines were not measured: %s", error)
+
+
+def is_busy() -> bool:
+    """Whether more threads compute than there are processors: what is measured beside them would tell nothing."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
 
 
 def try_engines(bundle: Bundle, names: Sequence[EngineName], threads: int) -> Seconds:
@@ -99,12 +107,13 @@ def try_engines(bundle: Bundle, names: Sequence[EngineName], threads: int) -> Se
         return MOST_S - (time.perf_counter() - start)
 
     for name in names:
+        if engines and left() < MOST_S / 2:  # the first one took more than its share, and others open no sooner
+            return {}
         targets = dict.fromkeys(HALVES, TARGETS[name])
         bundle.verify(targets)
         check_graphs(bundle, targets)
         engines[name] = open_engine(name, threads)
-        share = left() / (len(names) + 1 - len(engines))
-        if (times := _decoder_seconds(engines[name], bundle, share)) is None:
+        if (times := _decoder_seconds(engines[name], bundle, left())) is None:
             return {}
         opened_s, prompt_s, decoder_s[name] = times
         opening_s += opened_s * _size(bundle, "vision", name) / _size(bundle, "decoder", name)
