@@ -22,8 +22,8 @@ from smolvlm_edge.store.verified import home
 FILE = "engines.json"
 DISTRIBUTIONS = ("smol-edge", "onnxruntime", "openvino")
 BENCH, FIRST_LOAD = "by smol-edge bench", "when a model was first loaded"
-Seconds = Mapping[str, Mapping[str, float]]
-"""By half and engine."""
+Seconds = Mapping[Any, Mapping[Any, float]]
+"""By half and engine, whose names are known further up."""
 
 
 @dataclass(frozen=True, slots=True)
