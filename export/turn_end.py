@@ -1,7 +1,12 @@
 """Which token ends the assistant's words, by the chat template."""
 
-from smolvlm_edge.conversation.prompt import Message, PromptEncoder
+from typing import TYPE_CHECKING
+
+from smolvlm_edge.conversation.prompt import PromptEncoder
 from smolvlm_edge.errors import RequestError
+
+if TYPE_CHECKING:
+    from smolvlm_edge.conversation.template import Message
 
 WORDS = "Zebra 7"  # no template writes them itself
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import random
+import re
 import struct
 import warnings
 import zlib
@@ -343,7 +344,8 @@ DAMAGED = {
     "photo.jpg": (encoded(rgb(200, 150), "JPEG")[:4000], "cannot be decoded"),
     "chart.png": (encoded(rgb(200, 150), "PNG")[:4000], "cannot be decoded"),
     "header_only.png": (encoded(rgb(200, 150), "PNG")[:16], "cannot be decoded"),
-    "page.tiff": (encoded(rgb(200, 150), "TIFF", compression="tiff_lzw")[:4000], "no picture"),  # its directory is last
+    # its directory is last; Pillow 11 takes it for a TIFF all the same
+    "page.tiff": (encoded(rgb(200, 150), "TIFF", compression="tiff_lzw")[:4000], "no picture|cannot be decoded"),
     "short.gif": (encoded(palette(), "GIF")[:2000], "cannot be decoded"),
     "short.webp": (encoded(rgb(200, 150), "WEBP")[:2000], "cannot be decoded"),
     "short.bmp": (encoded(rgb(200, 150), "BMP")[:4000], "cannot be decoded"),
@@ -363,7 +365,7 @@ def test_unreadable_files_are_named(name: str, tmp_path: Path) -> None:
 
     with pytest.raises(ImageError) as raised:
         open_image(str(file))
-    assert problem in one_line(raised.value, str(file))
+    assert re.search(problem, one_line(raised.value, str(file)))
 
 
 @pytest.mark.parametrize("name", DAMAGED)
@@ -372,7 +374,7 @@ def test_unreadable_bytes_are_called_the_picture(name: str) -> None:
 
     with pytest.raises(ImageError) as raised:
         open_image(data)
-    assert problem in one_line(raised.value, "the picture")
+    assert re.search(problem, one_line(raised.value, "the picture"))
 
 
 @pytest.mark.parametrize("size", [(50_000, 50_000), (10_000, 10_000), (90_000_000, 1)])

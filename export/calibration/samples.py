@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from smolvlm_edge.bundle.config import ImageConfig, ModelConfig
-from smolvlm_edge.conversation.prompt import ContentPart, PromptEncoder
+from smolvlm_edge.conversation.prompt import PromptEncoder
 from smolvlm_edge.demo.scenes import MAKERS, draw, scenes
 from smolvlm_edge.errors import RequestError
 from smolvlm_edge.pictures.images import Detail, Tiles, cut, open_image
 from smolvlm_edge.pictures.sources import ImageSource
 from smolvlm_edge.quantize import Floats
+
+if TYPE_CHECKING:
+    from smolvlm_edge.conversation.template import ContentPart
 
 logger = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -172,12 +173,29 @@ def _confirmed() -> bool:
         raise KeyboardInterrupt from None
 
 
+class _Bar(Progress):
+    """On stderr, if that can show a bar; else nothing at all is written."""
+
+    def __init__(self, *columns: ProgressColumn, speed_estimate_period: float = 30.0) -> None:
+        console = Console(stderr=True)
+        super().__init__(
+            *columns,
+            console=console,
+            transient=True,
+            disable=not console.is_interactive,
+            speed_estimate_period=speed_estimate_period,
+        )
+
+    def stop(self) -> None:
+        """Stop; Rich before 14.3 writes an empty line for a bar that never was."""
+        if not self.disable:
+            super().stop()
+
+
 @contextmanager
 def export_progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on stderr, if that is a terminal, that appears with the first layer that is written."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    bars = _Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     task = bars.add_task("", total=None)
 
     def on_layer(graph: str, done: int, total: int) -> None:
@@ -192,21 +210,16 @@ def export_progress() -> Iterator[Callable[[str, int, int], None]]:
 
 def counting_bar(noun: str) -> Progress:
     """A bar on stderr, if that can show one, that counts what is done and says how long the rest takes."""
-    console = Console(stderr=True)
     columns = (TextColumn(noun), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # an estimate from the last ten minutes: there may be a minute between two steps
-    return Progress(
-        *columns, console=console, transient=True, disable=not console.is_interactive, speed_estimate_period=600
-    )
+    return _Bar(*columns, speed_estimate_period=600)
 
 
-class TileBar(Progress):
+class TileBar(_Bar):
     """A bar on stderr, if that can show one, that counts the tiles of pictures; stop it when the answer begins."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
-        columns = (TextColumn("tile"), BarColumn(), MofNCompleteColumn())
-        super().__init__(*columns, console=console, transient=True, disable=not console.is_interactive)
+        super().__init__(TextColumn("tile"), BarColumn(), MofNCompleteColumn())
         self._tiles = self.add_task("", visible=False)
 
     def count(self, done: int, total: int) -> None:

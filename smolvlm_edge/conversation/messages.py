@@ -90,7 +90,7 @@ def read_messages(messages: Sequence[RawMessage], *, allow_paths: bool = True) -
             is not allowed.
         ImageError: A picture or video is missing, or a data: URL is damaged.
     """
-    if not isinstance(messages, Sequence) or isinstance(messages, str | bytes):
+    if not _is_list(messages):
         raise RequestError(f"messages must be a list of messages, not {_short(messages)}")
     turns, sources = [], []
     for message in messages:
@@ -145,7 +145,7 @@ def _parts(content: Any, allow_paths: bool) -> Iterator[tuple[ContentPart, Shown
 
 
 def _shown(part: Mapping[str, Any], kind: str, allow_paths: bool) -> Shown:
-    given = next((part[key] for key in SOURCE_KEYS[kind] if part.get(key) is not None), None)
+    given: Any = next((part[key] for key in SOURCE_KEYS[kind] if part.get(key) is not None), None)
     detail = part.get("detail")
     if isinstance(given, Mapping):  # OpenAI's image_url is an object
         given, detail = given.get("url"), given.get("detail", detail)
@@ -156,9 +156,13 @@ def _shown(part: Mapping[str, Any], kind: str, allow_paths: bool) -> Shown:
         raise RequestError(f"a part of type {kind} needs its source under {SOURCE_KEYS[kind][0]!r}")
     if not allow_paths:
         check_no_path(given)
-    source = [as_source(frame) for frame in given] if isinstance(given, list | tuple) else as_source(given)
+    source: Any = [as_source(frame) for frame in given] if isinstance(given, list | tuple) else as_source(given)
     video = Video(source) if is_video and not isinstance(source, Video) else as_video(source)
     return Shown(video or source, detail)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
 def _short(value: Any) -> str:

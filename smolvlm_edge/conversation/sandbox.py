@@ -85,7 +85,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """The template, to be called with its variables; each rendering begins with a budget of its own."""
         begin()
         tree = self.parse(source)
-        for node in tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock)):
+        bodies: Iterator[nodes.For | nodes.Macro | nodes.CallBlock]
+        bodies = tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock))
+        for node in bodies:
             node.body.insert(0, _step(node))
         template = self.from_string(tree)
 
@@ -107,7 +109,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """The texts of values, one after the other."""
         return "".join(str(_paid(value)) for value in values)
 
-    def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call a function, method or macro."""
         spend(CALL)
         args = tuple(_listed(value) for value in args)
@@ -139,11 +141,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
 class _Counting(CodeGenerator):
     """Has what Jinja's operators make, and what they look at, paid for."""
 
-    def visit_Call(self, node: nodes.Call, frame: Frame, **options: Any) -> None:  # noqa: N802 - as above
+    def visit_Call(  # noqa: N802 - as the base class has it
+        self, node: nodes.Call, frame: Frame, forward_caller: bool = False
+    ) -> None:
         if isinstance(node.node, nodes.EnvironmentAttribute):  # `_step` put it there
             self.write(f"environment.step({node.args[0].as_const()})")
         else:
-            super().visit_Call(node, frame, **options)
+            super().visit_Call(node, frame, forward_caller=forward_caller)
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802 - as the base class has it
         self.write("environment.joined((")
@@ -199,7 +203,7 @@ def _step(node: nodes.Node) -> nodes.Node:
     return nodes.ExprStmt(call).set_lineno(node.lineno)
 
 
-def _measured(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def _measured(name: str, function: Any) -> Callable[..., Any]:
     """A filter or test that looks at the size of what it is given first, and pays for it and for what it makes."""
 
     @wraps(function)  # with the marks by which Jinja knows what to pass

@@ -80,7 +80,9 @@ class ChatTemplate:
         Raises:
             RequestError: The template refuses the conversation, or takes too much time or memory for it.
         """
-        turns = [{"role": message["role"], "content": parts_of(message["content"])} for message in messages]
+        turns: list[dict[str, Any]] = [
+            {"role": message["role"], "content": parts_of(message["content"])} for message in messages
+        ]
         if continued:
             turns[-1]["content"] = [*turns[-1]["content"][:-1], _marked(turns[-1]["content"][-1])]
         try:

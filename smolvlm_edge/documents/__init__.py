@@ -70,10 +70,12 @@ def assemble(name: str, pages: Sequence[tuple[str, "Image.Image"]], form: Format
     if form == "doctags":
         return "\n".join(tags for tags, _ in pages) + "\n"
     try:
-        from docling_core.types.doc.document import DoclingDocument, DocTagsDocument  # noqa: PLC0415 - an extra
+        from docling_core.types.doc.doctags import DocTagsDocument  # noqa: PLC0415 - an extra
+        from docling_core.types.doc.document import DoclingDocument  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise _missing(error) from error
-    tags, pictures = [tags for tags, _ in pages], [picture for _, picture in pages]
+    tags = [tags for tags, _ in pages]
+    pictures: list[Path | Image.Image] = [picture for _, picture in pages]
     pairs = DocTagsDocument.from_doctags_and_image_pairs(tags, pictures)
     document: Any = DoclingDocument.load_from_doctags(pairs, document_name=name)
     match form:

@@ -46,12 +46,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.file_download import _create_symlink, http_get, repo_folder_name
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import (
-    are_progress_bars_disabled,
-    build_hf_headers,
-    disable_progress_bars,
-    enable_progress_bars,
-)
+from huggingface_hub.utils._headers import build_hf_headers
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 KEEPS_LISTINGS = hasattr(huggingface_hub, "get_cached_repo_tree")  # from 2.0 on
 REFUSALS = (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError)
