@@ -120,6 +120,8 @@ def wanted_targets(engine: str) -> Wanted:
     if not present:
         check_installed("onnxruntime")
     preferred = [wish[half] or (pick if pick in present else present[0]) for half, pick in row.picks.items()]
+    if row is TABLE[-1] and None in wish.values():  # nothing is known of this processor: let the first load find out
+        preferred += present
     return Wanted(
         made_for=_targets(preferred),
         needed=_targets(named or (present if len(present) == 1 else ())),
