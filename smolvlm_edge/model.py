@@ -29,8 +29,9 @@ from smolvlm_edge.generation.timings import Clock
 from smolvlm_edge.generation.width import ONE, Parallel, Width, choose_width
 from smolvlm_edge.graphs import CLOSED, available_cores
 from smolvlm_edge.graphs.checks import check_graphs
-from smolvlm_edge.graphs.choice import Choice, choose_engines, wanted_targets
+from smolvlm_edge.graphs.choice import Choice, wanted_targets
 from smolvlm_edge.graphs.engines import AUTO, EngineOptions, Engines, check_engine_options, open_engines
+from smolvlm_edge.graphs.trial import choose_once
 from smolvlm_edge.many import Many
 from smolvlm_edge.pictures.deadline import Check
 from smolvlm_edge.pictures.images import cut, open_image
@@ -85,6 +86,7 @@ class SmolVLM:
         cache_bytes: int | None = None,
         trust: bool = False,
         engine_options: EngineOptions | None = None,
+        measure: bool = True,
     ) -> Self:
         """Open a model.
 
@@ -98,7 +100,7 @@ class SmolVLM:
             engine: `auto`, which goes by the bundle and the machine; `onnxruntime`; `openvino`, which needs the
                 [openvino] extra and a bundle with graphs for it; or one for each half, as in
                 `vision=openvino,decoder=onnxruntime`. `graphs.choice` says more, and `choice` what it came to.
-            threads: Threads of the engine; by default as many as the processors this process may use.
+            threads: Threads of the engine; by default one for each full core that this process may use.
             memory: `balanced` keeps every graph open once it was used. `low` closes the vision encoder before
                 the decoder opens, and the other way round, and keeps the features of no picture but the last
                 prompt's: less memory, for the time to open and to encode again.
@@ -116,6 +118,9 @@ class SmolVLM:
                 chooses: entries of onnxruntime's session configuration, properties of openvino's CPU plugin, as in
                 `{"onnxruntime": {"session.intra_op.allow_spinning": "0"}, "openvino": {"KV_CACHE_PRECISION": "u8"}}`.
                 What they do to answers and speed is not tested here.
+            measure: Whether the first load of a model by name that two engines can run may try for some 3 seconds which
+                one is faster, for `auto` to go by on this machine from then on (see `graphs.trial`). The environment
+                variable SMOL_EDGE_MEASURE=0 forbids it, too. It is not done with `engine_options`.
 
         Raises:
             ModelNotFoundError: No bundle in that folder, no model of that name, or not here and `offline`.
@@ -132,10 +137,9 @@ class SmolVLM:
         wanted = wanted_targets(engine)
         start = time.perf_counter()
         bundle = Bundle.open(locate(model, quant, wanted, offline=offline))
-        choice = choose_engines(bundle, engine, threads)
-        engines = open_engines(
-            choice.vision.engine, choice.decoder.engine, threads or available_cores(), engine_options
-        )
+        threads = threads or available_cores()
+        choice = choose_once(bundle, engine, threads, measure=measure and not engine_options)
+        engines = open_engines(choice.vision.engine, choice.decoder.engine, threads, engine_options)
         bundle.verify(choice.targets)
         if not trust:
             check_graphs(bundle, choice.targets)

@@ -15,6 +15,7 @@ from smolvlm_edge.bundle import Target
 from smolvlm_edge.export import export_checkpoint
 from smolvlm_edge.quantize import RECIPES
 
+os.environ["SMOL_EDGE_MEASURE"] = "0"  # only tests/test_trial.py has engines measured, and no answer depends on it
 ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = "SMOL_EDGE_ENVIRONMENTS"
 """Names the folder in which environments of other programs are made, and found again by the next run."""

@@ -15,11 +15,21 @@ from command import smol_edge
 from PIL import Image
 
 SOCKET_SYSCALL = {"x86_64": 41, "aarch64": 198}.get(platform.machine())
+CONNECT_SYSCALL = {"x86_64": 42, "aarch64": 203}.get(platform.machine())
 linux_only = pytest.mark.skipif(sys.platform != "linux" or SOCKET_SYSCALL is None, reason="needs seccomp")
 
 
 def die_on_any_socket() -> None:
     """From here on the kernel kills this process the moment that it, or any library in it, makes a socket."""
+    die_on(SOCKET_SYSCALL)
+
+
+def die_on_any_connection() -> None:
+    """As above, but sockets may be made: urllib3 makes one when it is imported, to see whether there is IPv6."""
+    die_on(CONNECT_SYSCALL)
+
+
+def die_on(system_call: int | None) -> None:
 
     class Program(ctypes.Structure):
         _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
@@ -30,7 +40,7 @@ def die_on_any_socket() -> None:
         struct.pack("HBBI", *instruction)
         for instruction in (
             (load, 0, 0, 0),  # the system call's number
-            (jump_if_equal, 0, 1, SOCKET_SYSCALL),
+            (jump_if_equal, 0, 1, system_call),
             (give_back, 0, 0, kill_process),
             (give_back, 0, 0, allow),
         )

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import islice
+from json import JSONDecodeError
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -329,8 +330,11 @@ def _patiently(call: Callable[[], T]) -> T:
 
 
 def _is_passing(error: BaseException) -> bool:
+    """A hub out of reach the library tries itself; a connection that breaks in a file's middle only from 1.0 on."""
     status = _status(error)
-    return status is not None and (status == 429 or status >= 500)  # a hub out of reach the library tries itself
+    if status is None:
+        return type(error).__name__ == "ChunkedEncodingError"  # of requests, which later versions do without
+    return status == 429 or status >= 500
 
 
 def _status(error: BaseException) -> int | None:
@@ -356,12 +360,12 @@ def _in_words(repo: str, revision: str | None) -> Iterator[None]:
         yield
     except SmolEdgeError:
         raise
+    except JSONDecodeError as error:  # that of requests, in the library before 1.0, is an OSError too
+        raise _no_hub(repo) from error
     except OSError as error:  # the library's own are of this kind too
         raise _explained(error, repo, revision) from error
-    except (ValueError, KeyError, TypeError) as error:  # JSON was asked for: a captive portal sends its own page
-        raise DownloadError(
-            f"{repo} cannot be fetched: {_endpoint()} does not answer as a model hub does; look at it in a browser"
-        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise _no_hub(repo) from error
     except Exception as error:  # whatever the HTTP library raises, whose name changes from one version to the next
         if type(error).__module__.partition(".")[0].startswith(("httpx", "httpcore", "requests", "urllib3")):
             raise _explained(error, repo, revision) from error
@@ -375,6 +379,13 @@ def _check_token() -> None:
     token = get_token() or ""
     if not (token.isascii() and token.isprintable()):
         raise RequestError("the hub's token (HF_TOKEN, or the one of `hf auth login`) holds a character that none has")
+
+
+def _no_hub(repo: str) -> DownloadError:
+    """JSON was asked for: a captive portal sends its own page."""
+    return DownloadError(
+        f"{repo} cannot be fetched: {_endpoint()} does not answer as a model hub does; look at it in a browser"
+    )
 
 
 def _explained(error: Exception, repo: str, revision: str | None) -> SmolEdgeError:
