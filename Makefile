@@ -1,11 +1,11 @@
 # What a developer needs; `make` alone runs what CI runs.
-.PHONY: check docs fuzz test stress parity integrations aarch64 optimum packaging screenshot lint types fix clean stand-in
+.PHONY: check docs fuzz test stress parity integrations aarch64 browser optimum packaging clients screenshot lint types fix clean stand-in
 PYTHON ?= .venv/bin/python
 
 check: lint types test
 
 test:  ## everything that needs no reference implementation
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n auto --dist loadfile
 
 stress:  ## hostile hubs, many processes at once, hundreds of openings: minutes
 	$(PYTHON) -m pytest -m stress -s
@@ -14,7 +14,7 @@ fuzz:  ## damaged inputs for everything that reads a stranger's bytes
 	$(PYTHON) -m tests.fuzz --inputs 100000 --seed 1
 
 parity:  ## against transformers; needs the [parity] extra
-	$(PYTHON) -m pytest -m parity
+	$(PYTHON) -m pytest -n auto --dist loadfile -m parity
 
 optimum: .venv-optimum-intel  ## against optimum-cli and optimum-intel, which has an environment of its own
 	$(PYTHON) -m pip install --quiet --editable '.[dev,optimum]'
@@ -25,8 +25,18 @@ optimum: .venv-optimum-intel  ## against optimum-cli and optimum-intel, which ha
 	$@.partial/bin/python -m pip install --quiet --requirement tests/optimum-intel.txt
 	mv $@.partial $@
 
+browser: .transformers-js  ## transformers.js on Node and in Chromium; needs node, npm and Debian's chromium
+	SMOL_EDGE_TRANSFORMERS_JS=$(CURDIR)/.transformers-js $(PYTHON) -m pytest -m browser -rs
+
+.transformers-js:
+	npm install --prefix $@.partial --ignore-scripts --no-audit --no-fund @huggingface/transformers@4.3.1 playwright-core
+	mv $@.partial $@
+
 integrations:  ## other programs with smol-edge in them: llm, VLMEvalKit, Ray, Docling; environments below .environments/
 	SMOL_EDGE_ENVIRONMENTS=.environments $(PYTHON) -m pytest -m integrations -rs
+
+clients:  ## programs of others against the server, each in an environment of its own; needs chromium and npm for some
+	$(PYTHON) -m pytest -m clients -rs
 
 packaging:  ## freezes examples/desktop and looks at its window; needs the [packaging] extra, tkinter and Xvfb
 	$(PYTHON) -m pytest -m packaging -rs

@@ -10,7 +10,8 @@ comparison.md. A run is one question about the picture and, for decoding speed, 
     python benchmarks/compare.py 256m --work peers --picture china.jpg --out two --system "smol-edge int4*" \
         --system "llama.cpp Q4_0" --bundle int4=256m-int4 --runs 3
 
-A system that cannot be got ready or fails is left out of the table, with its reason.
+A system that cannot be got ready or fails is left out of the table, with its reason. With --keep the JSON also becomes
+the one of this processor's class in benchmarks/results/, from which classes.py makes the table in docs/engines.md.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from classes import keep
 from measuring import Asker, Failed, Question, Run, busy, machine, run
 from systems import System, Work, systems
 from tables import PICTURE, table
@@ -113,8 +115,11 @@ def main() -> None:
     """Get ready, measure in turns, write."""
     parser = parser_of(__doc__)
     parser.add_argument("--prompt", default="Describe this image.")
+    parser.add_argument("--keep", action="store_true", help="as the result of this class of processor (results/)")
     parser.add_argument("--depth", type=int, action="append", help="tokens before decoding; default 0, 1000 and 4000")
     options = parser.parse_args()
+    if options.keep and options.busy:
+        parser.error("--keep is for a quiet machine, and --busy makes it none")
     found, failed = ready(options)
     asker = Asker(options.checkpoint, options.tokens, options.threads)
     depths = [0, 1000, 4000] if options.depth is None else options.depth
@@ -125,6 +130,8 @@ def main() -> None:
     markdown = table(json.loads(options.out.with_suffix(".json").read_text()))
     options.out.with_suffix(".md").write_text(markdown)
     print(markdown, end="")
+    if options.keep:
+        print(f"kept in {keep(options.out.with_suffix('.json'))}: python benchmarks/classes.py", file=sys.stderr)
 
 
 if __name__ == "__main__":

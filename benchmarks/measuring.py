@@ -22,6 +22,8 @@ from tokenizers import Encoding
 from smolvlm_edge.bundle.config import ModelConfig
 from smolvlm_edge.conversation.prompt import PromptEncoder
 from smolvlm_edge.graphs import available_cores
+from smolvlm_edge.graphs.choice import table_row
+from smolvlm_edge.machine import processor_features
 
 Run = dict[str, Any]
 """A peer's report (see peers/protocol.py) with peak_rss_bytes, cpu_s and, if readable, energy_j."""
@@ -144,6 +146,8 @@ def machine() -> dict[str, Any]:
     found = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
+        "class": processor_class(),
+        "features": processor_features(),
         "extensions": sorted(FLAGS.intersection((_cpuinfo("flags") or _cpuinfo("Features")).split())),
         "cores": available_cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -154,6 +158,12 @@ def machine() -> dict[str, Any]:
     if not _energy():
         found["energy"] = f"not readable: no {RAPL}/intel-rapl:*/energy_uj"
     return found
+
+
+def processor_class() -> str:
+    """The row of the table in graphs/choice.py; where none was measured, with what the processor has."""
+    row = table_row()
+    return row.processor if row.features else ", ".join((row.processor, *processor_features()))
 
 
 def _cpuinfo(key: str) -> str:

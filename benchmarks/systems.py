@@ -148,12 +148,10 @@ def _transformers_js(work: Work) -> System:
     node = shutil.which("node")
     if node is None:
         raise FileNotFoundError("node is not installed")
-    if "int4" not in _bundles(work):
-        raise FileNotFoundError("no bundle is named int4, and its files are made from that one")
-    package, bundle = work.environment("transformers.js"), _exported(work, _bundles(work)["int4"])
-    out = work.models / f"transformers.js-{_state(bundle)}"
+    package, out = work.environment("transformers.js"), work.models / "transformers.js-int4"
     if not out.exists():
-        _run(sys.executable, PEERS / "transformers_js_files.py", bundle, out)
+        command = ["export", work.checkpoint, *WIDTHS["int4"], "--layout", "transformers.js", "--out", out]
+        _run(sys.executable, "-m", "smolvlm_edge.cli", *command)
     model = {"package": str(package), "folder": str(out)}
     return System((node, PEERS / "ask_transformers_js.mjs"), model, (out,))
 

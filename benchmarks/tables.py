@@ -55,9 +55,9 @@ def table(report: dict[str, Any]) -> str:
         if not system["questions"]:
             continue
         values = [[{"": value(run)} for run in system["questions"].get(question, [])] for _, question, value in cells]
-        medians = [_number(median(each, "")) for each in values]
+        medians = [number(median(each, "")) for each in values]
         lines.append(f"| {name} | {' | '.join(medians)} | {system['bytes_on_disk'] / 1e6:.0f} |")
-        ranges = [" – ".join(map(_number, spread(each, "") or ())) or _number(None) for each in values]
+        ranges = [" – ".join(map(number, spread(each, "") or ())) or number(None) for each in values]
         spreads.append(f"| {name} | {' | '.join(ranges)} |")
     lines += ["", *spreads, ""]
     if report["failed"]:
@@ -77,9 +77,9 @@ def _about(report: dict[str, Any]) -> str:
         }
     )
     return (
-        f"{machine['processor']} ({', '.join(machine['extensions'])}), {machine['cores']} cores, {asked['threads']} "
-        f"threads{load}; {machine['system']}, Python {machine['python']}, {machine['date']}. {asked['picture']}: "
-        f"{'; '.join(shapes)}. Medians of {asked['runs']} runs taken in turns; "
+        f"{machine['processor']}, {machine['class']} ({', '.join(machine['extensions'])}), {machine['cores']} cores, "
+        f"{asked['threads']} threads{load}; {machine['system']}, Python {machine['python']}, {machine['date']}. "
+        f"{asked['picture']}: {'; '.join(shapes)}. Medians of {asked['runs']} runs taken in turns; "
         f"… at N: decoding after a text of N tokens. Energy: {machine.get('energy', 'of all processor packages')}."
     )
 
@@ -93,7 +93,8 @@ def _versions(system: dict[str, Any]) -> str:
     return ", ".join(f"{name} {version}" for name, version in run["versions"].items())
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A cell; a dash for what a system does not tell."""
     if value is None:
         return "–"
     return f"{value:.0f}" if value >= 100 else f"{value:.2f}"

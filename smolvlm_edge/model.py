@@ -14,7 +14,7 @@ from smolvlm_edge.bundle.config import ImageConfig, VideoConfig
 from smolvlm_edge.chat import Chat, OnFull
 from smolvlm_edge.constraints import Constraint, Guide, Vocabulary
 from smolvlm_edge.conversation.messages import Conversation, RawMessage, Shown, Source
-from smolvlm_edge.conversation.model_input import ModelInput, least_tokens
+from smolvlm_edge.conversation.model_input import ModelInput, PromptSize, least_tokens
 from smolvlm_edge.conversation.prompt import PromptEncoder, too_long
 from smolvlm_edge.conversation.request import Request, read_request
 from smolvlm_edge.errors import EngineError, RequestError
@@ -29,8 +29,9 @@ from smolvlm_edge.generation.timings import Clock
 from smolvlm_edge.generation.width import ONE, Parallel, Width, choose_width
 from smolvlm_edge.graphs import CLOSED, available_cores
 from smolvlm_edge.graphs.checks import check_graphs
-from smolvlm_edge.graphs.choice import Choice, choose_engines, wanted_targets
+from smolvlm_edge.graphs.choice import Choice, wanted_targets
 from smolvlm_edge.graphs.engines import AUTO, EngineOptions, Engines, check_engine_options, open_engines
+from smolvlm_edge.graphs.trial import choose_once
 from smolvlm_edge.many import Many
 from smolvlm_edge.pictures.deadline import Check
 from smolvlm_edge.pictures.images import cut, open_image
@@ -85,6 +86,7 @@ class SmolVLM:
         cache_bytes: int | None = None,
         trust: bool = False,
         engine_options: EngineOptions | None = None,
+        measure: bool = True,
     ) -> Self:
         """Open a model.
 
@@ -98,7 +100,7 @@ class SmolVLM:
             engine: `auto`, which goes by the bundle and the machine; `onnxruntime`; `openvino`, which needs the
                 [openvino] extra and a bundle with graphs for it; or one for each half, as in
                 `vision=openvino,decoder=onnxruntime`. `graphs.choice` says more, and `choice` what it came to.
-            threads: Threads of the engine; by default as many as the processors this process may use.
+            threads: Threads of the engine; by default one for each full core that this process may use.
             memory: `balanced` keeps every graph open once it was used. `low` closes the vision encoder before
                 the decoder opens, and the other way round, and keeps the features of no picture but the last
                 prompt's: less memory, for the time to open and to encode again.
@@ -116,6 +118,9 @@ class SmolVLM:
                 chooses: entries of onnxruntime's session configuration, properties of openvino's CPU plugin, as in
                 `{"onnxruntime": {"session.intra_op.allow_spinning": "0"}, "openvino": {"KV_CACHE_PRECISION": "u8"}}`.
                 What they do to answers and speed is not tested here.
+            measure: Whether the first load of a model by name that two engines can run may try for some 3 seconds which
+                one is faster, for `auto` to go by on this machine from then on (see `graphs.trial`). The environment
+                variable SMOL_EDGE_MEASURE=0 forbids it, too. It is not done with `engine_options`.
 
         Raises:
             ModelNotFoundError: No bundle in that folder, no model of that name, or not here and `offline`.
@@ -132,10 +137,9 @@ class SmolVLM:
         wanted = wanted_targets(engine)
         start = time.perf_counter()
         bundle = Bundle.open(locate(model, quant, wanted, offline=offline))
-        choice = choose_engines(bundle, engine, threads)
-        engines = open_engines(
-            choice.vision.engine, choice.decoder.engine, threads or available_cores(), engine_options
-        )
+        threads = threads or available_cores()
+        choice = choose_once(bundle, engine, threads, measure=measure and not engine_options)
+        engines = open_engines(choice.vision.engine, choice.decoder.engine, threads, engine_options)
         bundle.verify(choice.targets)
         if not trust:
             check_graphs(bundle, choice.targets)
@@ -244,6 +248,27 @@ class SmolVLM:
         check_options(options)
         many = Many(self._answer, self.width.count, options, ordered=ordered)
         return many.ordered(requests) if ordered else many.numbered(requests)
+
+    def measure(
+        self,
+        images: Source | Sequence[Source] = (),
+        prompt: str = "",
+        *,
+        messages: Sequence[RawMessage] | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> PromptSize:
+        """How many tokens a prompt with its pictures takes; computes nothing, and raises what `stream` raises."""
+        conversation = read_request(images, prompt, messages, options)
+        self._refuse_what_cannot_fit(conversation, options)
+        stop = Stop(options.get("cancel"), options.get("timeout"))
+        pictures = [self._read(shown, options, stop.check) for shown in conversation.sources]
+        read = ModelInput.of(conversation, pictures, self.prompt_encoder, self.bundle.model)
+        return PromptSize(
+            tokens=len(read.input_ids),
+            image_tokens=int(read.is_image.sum()),
+            context=self.bundle.model.text.max_position_embeddings,
+            grids=tuple((picture.rows, picture.columns) for picture in read.pictures),
+        )
 
     def chat(self, system: str | None = None, *, on_full: OnFull = "stop", **options: Unpack[GenerateOptions]) -> Chat:
         """A conversation of several turns.
@@ -378,8 +403,8 @@ class SmolVLM:
         guide: Guide | None,
     ) -> Reply:
         encoder, eos_token_ids, texts = self.prompt_encoder, self.bundle.model.eos_token_ids, options.get("stop", ())
-        tokenizer, hidden = encoder.tokenizer, encoder.hidden_token_ids
-        loops = options.get("stop_loops", False)
+        tokenizer, loops = encoder.tokenizer, options.get("stop_loops", False)
+        hidden = encoder.hidden_token_ids if options.get("skip_special_tokens", True) else eos_token_ids
         return Reply(tokenizer, hidden, prefix, eos_token_ids, max_tokens, texts, constraint, guide, stop_loops=loops)
 
     @cached_property

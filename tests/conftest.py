@@ -1,6 +1,8 @@
 """Fixtures for every test: the tiny checkpoints, and bundles made from them once per session."""
 
+import os
 import platform
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -13,6 +15,10 @@ from smolvlm_edge.bundle import Target
 from smolvlm_edge.export import export_checkpoint
 from smolvlm_edge.quantize import RECIPES
 
+os.environ["SMOL_EDGE_MEASURE"] = "0"  # only tests/test_trial.py has engines measured, and no answer depends on it
+ROOT = Path(__file__).parents[1]
+ENVIRONMENTS = "SMOL_EDGE_ENVIRONMENTS"
+"""Names the folder in which environments of other programs are made, and found again by the next run."""
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 # extensions that ONNX Runtime chooses its kernels by; other kernels round differently
 CPU_FEATURES = {"avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "asimddp", "i8mm", "sve"}
@@ -47,6 +53,24 @@ def tiny_bundle(tiny_checkpoints: dict[str, Path], tmp_path_factory: pytest.Temp
         return export(name, quant, targets or ("onnx",))  # so the cache has one key for each bundle
 
     return bundle
+
+
+@pytest.fixture(scope="session")
+def environment() -> Callable[..., Path]:
+    """environment(name, *requirements): the Python of an environment of its own that has these (make integrations)."""
+    home = os.environ.get(ENVIRONMENTS)
+    if not home:
+        pytest.skip(f"installs programs; set {ENVIRONMENTS} to a folder for them (make integrations)")
+
+    @cache
+    def made(name: str, *requirements: str) -> Path:
+        python = Path(home).resolve() / name / "bin" / "python"
+        if not python.exists():
+            subprocess.run([sys.executable, "-m", "venv", python.parents[1]], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True, cwd=ROOT)
+        return python
+
+    return made
 
 
 def _cpu_features() -> str:

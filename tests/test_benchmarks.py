@@ -3,17 +3,23 @@
 import json
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
+import classes
+import detail
 from curves import Panel, draw
 from environments import GGML_OPTIONS, cmake_options
-from measuring import Asker, Failed, Question, run
+from measuring import Asker, Failed, Question, machine, processor_class, run
 from systems import System, Work, systems
 from tables import table
+
+from smolvlm_edge.bundle.config import ImageConfig
+from smolvlm_edge.graphs.choice import TABLE
 
 CHECKPOINT = Path(__file__).parent / "checkpoints" / "tiny-idefics3"
 QUESTION = Question("picture", ("a.png",), "describe", "<image>describe", 4, 2)
@@ -79,6 +85,7 @@ def test_the_table_has_medians_ranges_and_reasons() -> None:
     report = {
         "machine": {
             "processor": "P1",
+            "class": "x86 with AVX2",
             "extensions": ["avx2"],
             "cores": 2,
             "system": "Linux",
@@ -143,3 +150,57 @@ def test_curves_are_one_drawing() -> None:
     assert len(lines) == 1
     assert "a < b" in "".join(root.itertext())
     assert json.dumps("nothing") not in svg
+
+
+def report_of(processor: str, date: str, tile_ms: float) -> dict[str, object]:
+    run = REPORT | {"vision_ms": 4 * tile_ms, "peak_rss_bytes": 400e6}
+    return {
+        "machine": {"processor": "P1", "class": processor, "date": f"{date}T10:00:00+00:00"},
+        "asked": {"picture": "china.jpg", "threads": 2, "runs": 1},
+        "systems": {"smol-edge int4": {"questions": {"picture": [run]}}, "other": {"questions": {}}},
+    }
+
+
+def test_one_result_is_kept_of_a_class_and_the_latest_counts(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    kept = []
+    for number, (processor, tile_ms) in enumerate([("x86 with AVX2", 1400.0), ("any other, neon", 9.0)]):
+        for date in ("2026-01-01", "2026-02-02"):
+            report = tmp_path / f"{number}.json"
+            report.write_text(json.dumps(report_of(processor, date, tile_ms)))
+            kept.append(classes.keep(report, results).name)
+    assert kept == ["x86-with-avx2.json"] * 2 + ["any-other-neon.json"] * 2
+    assert len(list(results.iterdir())) == 2
+    shown = classes.table(json.loads(path.read_text()) for path in results.iterdir())
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.splitlines() if "smol-edge" in line]
+    assert [row[:3] for row in rows] == [
+        ["any other, neon", "smol-edge int4", "0.01"],
+        ["x86 with AVX2", "smol-edge int4", "1.40"],
+    ]
+    assert "2026-01-01" not in shown
+    assert "- x86 with AVX2: P1, 2 threads, china.jpg, medians of 1 runs, 2026-02-02" in shown
+
+
+def test_the_page_shows_the_kept_results() -> None:
+    """`python benchmarks/classes.py` was run after the last `compare.py --keep`."""
+    page = classes.PAGE.read_text(encoding="utf-8")
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in classes.RESULTS.glob("*.json")]
+    assert classes.written(page, classes.table(reports)) == page
+
+
+def test_a_machine_says_its_class() -> None:
+    assert machine()["class"] == processor_class()
+    assert processor_class().partition(",")[0] in {row.processor for row in TABLE}
+
+
+def test_every_setting_of_detail_is_told_of_ordinary_sizes() -> None:
+    """By the rules of the family: china.jpg has 13 tiles, as in docs/engines.md; auto never has more than high."""
+    config = replace(ImageConfig.from_folder(CHECKPOINT), longest_edge=2048, tile_size=512)
+    rows = {row[0]: row[2:] for row in map(cells_of, [*detail.sizes_table(config)][2:])}
+    assert rows["china.jpg"][2] == "13"
+    assert rows["icon"] == ["1", "1", "17", "94%"]
+    assert all(int(low) <= int(auto) <= int(high) for low, auto, high, _ in rows.values())
+
+
+def cells_of(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split("|")[1:-1]]

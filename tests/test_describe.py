@@ -13,8 +13,8 @@ from filelock import FileLock
 from PIL import Image
 
 from smolvlm_edge import ImageError, SmolVLM
-from smolvlm_edge.cli import pictures
-from smolvlm_edge.cli.pictures import find_pictures
+from smolvlm_edge.captions import files
+from smolvlm_edge.captions.files import find_pictures
 
 PROMPT = "Describe this image."
 NO_ENGINE = (
@@ -357,7 +357,7 @@ def test_patterns_end_however_many_ways_lead_to_a_folder(tmp_path: Path) -> None
 def test_heic_without_its_extra_is_counted_and_the_extra_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(pictures, "_suffixes", lambda: {".png"})  # as where the extra is not installed
+    monkeypatch.setattr(files, "picture_suffixes", lambda: {".png"})  # as where the extra is not installed
     draw(tmp_path / "1.png")
     for name in ("2.heic", "3.HEIC", "4.heif"):
         (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))

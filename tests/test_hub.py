@@ -54,7 +54,7 @@ def environment(hub: Hub, tmp_path: Path) -> dict[str, str]:
     """HF_HOME and SMOL_EDGE_HOME in a folder of their own, the hub on localhost, and no proxy between."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "SMOL_EDGE_"))}
     home = {"HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf"), "SMOL_EDGE_HOME": str(tmp_path / "smol")}
-    return {**kept, **home, "HF_ENDPOINT": hub.url, "NO_PROXY": "*"}
+    return {**kept, **home, "HF_ENDPOINT": hub.url, "NO_PROXY": "*", "SMOL_EDGE_MEASURE": "0"}
 
 
 @pytest.fixture

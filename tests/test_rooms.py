@@ -134,7 +134,7 @@ def test_a_row_names_whose_packages_a_room_imports(name: str) -> None:
 
 def test_the_exporter_and_all_that_is_an_extra_are_imported_inside_functions() -> None:
     """By the runtime: `import smolvlm_edge` works with the base install alone, and opens no engine."""
-    extras = {"av", "llguidance", "ml_dtypes", "onnx_ir", "openvino", "optimum", "safetensors"}
+    extras = {"av", "llguidance", "lxml", "ml_dtypes", "onnx_ir", "openvino", "optimum", "pyarrow", "safetensors"}
     lazy = {"export", "quantize", "onnxruntime", "huggingface_hub"} | extras
     allowed = {
         "smolvlm_edge/graphs/onnxruntime.py",  # each is imported when its engine is opened

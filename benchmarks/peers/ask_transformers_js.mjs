@@ -21,7 +21,7 @@ class Times extends BaseStreamer {
 let start = performance.now();
 const processor = await AutoProcessor.from_pretrained(name);
 const model = await AutoModelForImageTextToText.from_pretrained(name, {
-  dtype: "fp32", // the files without a suffix, whatever their weights are
+  dtype: "q4",
   device: "cpu",
   session_options: { intraOpNumThreads: asked.threads, logSeverityLevel: 3 },
 });

@@ -8,10 +8,11 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from smolvlm_edge.bundle import TOKENIZER_FILES, Bundle, Target
+from smolvlm_edge.errors import RequestError
 from smolvlm_edge.export.building import Progress
 from smolvlm_edge.export.output import check_free, unknown_file, written
 from smolvlm_edge.export.pipeline import check_targets, export_checkpoint
-from smolvlm_edge.quantize import RECIPES, Recipe
+from smolvlm_edge.quantize import RECIPES, Kind, Recipe
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,24 @@ class Layout:
     target: Target
     """Whose graphs are arranged."""
     files: tuple[str, ...]
-    """What `arrange` writes: paths within the folder, with slashes."""
+    """What `arrange` may write: paths within the folder, with slashes."""
     arrange: Callable[[Bundle, Path], None]
-    """Writes them into a folder, from a bundle with graphs for the target; raises ExportError."""
+    """Writes them into a folder, from a bundle with graphs for the target; raises ExportError. The bundle's tokenizer
+    and processor files lie there already and may be changed."""
+    refused: frozenset[Kind] = frozenset()
+    """Kinds of number formats that it has no operators for."""
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Refuse a width that this layout has not.
+
+        Raises:
+            RequestError: The recipe has a format of a refused kind.
+        """
+        if found := self.refused & recipe.kinds:
+            raise RequestError(
+                f"recipe {recipe.name}: {self.reader} has no operators for the kind {', '.join(sorted(found))} "
+                "(static comes from --vision int8-static): choose another width"
+            )
 
 
 def export_as(
@@ -49,6 +65,7 @@ def export_as(
         `out`.
     """
     check_targets([layout.target])
+    layout.check_recipe(recipe)
     check_layout_output(layout, out.resolve(), force=force)
     with written(out, force=force) as folder, TemporaryDirectory(dir=folder) as scratch:
         made = export_checkpoint(
@@ -62,10 +79,10 @@ def export_as(
             progress=progress,
         )
         bundle = Bundle.open(made)
-        layout.arrange(bundle, folder)
         for name in TOKENIZER_FILES:
             if (bundle.folder / name).is_file():
                 shutil.copyfile(bundle.folder / name, folder / name)
+        layout.arrange(bundle, folder)
     return out
 
 
@@ -77,7 +94,8 @@ def check_layout_output(layout: Layout, out: Path, *, force: bool) -> None:
     """
 
     def foreign(folder: Path) -> str | None:
-        missing = next((name for name in layout.files if not (folder / name).is_file()), None)
-        return f"it has no {missing}" if missing else unknown_file(folder, {*layout.files, *TOKENIZER_FILES})
+        if not any((folder / name).is_file() for name in layout.files):
+            return f"it has no {layout.files[0]}"
+        return unknown_file(folder, {*layout.files, *TOKENIZER_FILES})
 
     check_free(out, f"folder for {layout.reader}", foreign, force=force)

@@ -12,6 +12,7 @@ import typer
 
 from smolvlm_edge.cli.bench import bench
 from smolvlm_edge.cli.chat import chat
+from smolvlm_edge.cli.convert import convert
 from smolvlm_edge.cli.describe import describe
 from smolvlm_edge.cli.doctor import doctor
 from smolvlm_edge.cli.eval import evaluate
@@ -21,6 +22,7 @@ from smolvlm_edge.cli.lines import one_line
 from smolvlm_edge.cli.models import models
 from smolvlm_edge.cli.quality import quality
 from smolvlm_edge.cli.run import run
+from smolvlm_edge.cli.serve import serve
 from smolvlm_edge.errors import SmolEdgeError
 
 INTERRUPTED = 130
@@ -36,6 +38,8 @@ app.command()(export)
 app.command()(run)
 app.command()(chat)
 app.command()(describe)
+app.command()(convert)
+app.command()(serve)
 app.command("eval")(evaluate)
 app.command()(quality)
 app.command()(info)

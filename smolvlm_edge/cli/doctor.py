@@ -27,7 +27,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON 
 
 def _paragraphs(found: Diagnosis) -> dict[str, list[str]]:
     versions = [f"{name} {version or '– not installed'}" for name, version in found.versions.items()]
-    cores = f"{found.threads} threads, as many as processors this process may use (of {found.processors})"
+    cores = f"{found.threads} threads by default: the full cores that this process may use (of {found.processors})"
     return {
         "system": [f"{found.system}, Python {found.python}"],
         "processor": [

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Targets = Literal["onnx", "openvino", "both"]
 VisionFormat = Literal["fp32", "int8", "int8-static", "int8-weights", "int4"]
-Layout = Literal["bundle", "optimum"]
+Layout = Literal["bundle", "optimum", "transformers.js"]
 Calibration = Path | Literal["bundled"] | None
 
 
@@ -44,7 +44,7 @@ def export(
         typer.Option(help="What the graphs are for: ONNX Runtime, OpenVINO or both.", show_default="onnx"),
     ] = None,
     layout: Annotated[
-        Layout, typer.Option(help="Who reads the folder: smol-edge, or optimum-intel's OVModelForVisualCausalLM.")
+        Layout, typer.Option(help="Who reads the folder: smol-edge, optimum-intel, or transformers.js in a browser.")
     ] = "bundle",
     adapter: Annotated[
         str | None, typer.Option(help="A PEFT LoRA adapter to merge in: a folder, or 'owner/name'.")
@@ -77,6 +77,7 @@ def export(
     Example: smol-edge export smolvlm-2.2b --adapter ./my-lora
     Example: smol-edge export smolvlm-256m --target-mb 220 --calibrate ./my-photos
     Example: smol-edge export smolvlm-256m --layout optimum --out ./for-optimum-intel
+    Example: smol-edge export smolvlm-256m --adapter ./my-lora --layout transformers.js --out ./for-the-browser
     """
     try:
         from smolvlm_edge.export import (  # noqa: PLC0415 - an extra, and slow
@@ -98,6 +99,8 @@ def export(
     default: Target = arrangement.target if arrangement else "onnx"
     targets = get_args(Target) if target == "both" else (target or default,)
     check_targets(targets)
+    if arrangement:
+        arrangement.check_recipe(chosen)
     check = partial(check_layout_output, arrangement) if arrangement else check_output
     check(out.resolve(), force=force)
     adapter_folder = _folder(tuned, ADAPTER, offline=offline) if tuned else None

@@ -47,6 +47,19 @@ def least_tokens(
 
 
 @dataclass(frozen=True, slots=True)
+class PromptSize:
+    """What a prompt takes."""
+
+    tokens: int
+    image_tokens: int
+    """How many of them stand for pictures."""
+    context: int
+    """Tokens that the model holds, prompt and answer together."""
+    grids: tuple[tuple[int, int], ...]
+    """Rows and columns into which every picture, or frame of a video, is cut; (0, 0) if it is not."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInput:
     """What the model is to read."""
 

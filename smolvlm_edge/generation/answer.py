@@ -53,6 +53,8 @@ class GenerateOptions(TypedDict, total=False):
     stop_loops: bool
     """End an answer that says the same over and over (see `generation.loops`) as if it had reached `max_tokens`. Off
     unless asked for: transformers goes on."""
+    skip_special_tokens: bool
+    """Leave tokens that are no text out of the answer, as is the default; what ends an answer is never part of it."""
     schema: Any
     """A JSON Schema that the answer is to fulfil: a dict, its JSON text, or a Pydantic model. The model is not told of
     it: say in the prompt what is wanted."""

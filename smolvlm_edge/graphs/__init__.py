@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from smolvlm_edge.bundle import Target
 from smolvlm_edge.graphs.quota import cpu_quota
+from smolvlm_edge.graphs.topology import full_cores
 
 Floats = npt.NDArray[np.float32]
 CLOSED = "the model was closed while it was answering"
@@ -110,7 +111,9 @@ class Engine(Protocol):
 
 
 def available_cores(root: Path = Path("/")) -> int:
-    """Processors that this process may use: what its affinity and its control group's quota leave of the machine's.
+    """Threads to compute with: the full cores among the processors that affinity and a control group's quota leave.
+
+    Slow cores and second threads of a core do not count; see `topology`.
 
     A quota of 1.5 processors counts as 2: both threads pause together for a quarter of the time, where one alone would
     leave a third of the quota unused. One of 1.4 counts as 1.
@@ -118,6 +121,7 @@ def available_cores(root: Path = Path("/")) -> int:
     Args:
         root: Where the system's files are; see `cpu_quota`.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    cores = full_cores(allowed, root)
     quota = cpu_quota(root)
     return cores if quota is None else max(1, min(cores, math.floor(quota + 0.5)))

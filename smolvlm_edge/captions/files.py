@@ -1,4 +1,4 @@
-"""Files, folders and patterns on the command line -> the pictures that they mean, in order."""
+"""Files, folders and patterns on the command line -> the pictures and data sets that they mean, in order."""
 
 import logging
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from smolvlm_edge.captions import parquet, webdataset
 from smolvlm_edge.errors import ImageError
 from smolvlm_edge.pictures.images import check_image
 from smolvlm_edge.pictures.sources import HEIC_HINT, HEIC_SUFFIXES, known_formats, reads_heic, shown
@@ -25,8 +26,9 @@ def find_pictures(arguments: Sequence[str]) -> list[Path]:
 
     A folder means the pictures in it and in the folders in it, by their names. Hidden files are left out, and a link to
     a folder that was seen already is not followed. A pattern that the shell left alone (`photos/**/*.jpg`) means what
-    it matches. What is no picture is left out, and a note says how much that is, and
-    how much of it is in HEIC, which needs an extra.
+    it matches. A data set (.parquet, .tar) stands for the pictures in it; in a folder it counts where there is no
+    picture. What is no picture is left out, and a note says how much that is, and how much of it is in HEIC, which
+    needs an extra.
 
     Raises:
         ImageError: An argument means nothing at all, or all of them together no picture.
@@ -35,6 +37,9 @@ def find_pictures(arguments: Sequence[str]) -> list[Path]:
     others: dict[str, Path] = {}
     for argument in arguments:
         found, left_out = _sort_out(_named(argument))
+        if not found:
+            found = [path for path in left_out if is_data_set(path)]
+            left_out = [path for path in left_out if not is_data_set(path)]
         pictures |= {os.path.abspath(path): path for path in sorted(found, key=_order)}  # noqa: PTH100 - not resolved
         others |= {os.path.abspath(path): path for path in left_out}  # noqa: PTH100
     heic = sum(path.suffix.lower() in HEIC_SUFFIXES for path in others.values())
@@ -108,7 +113,7 @@ def _sort_out(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     for path in paths:
         in_folder = os.path.isdir(path)  # noqa: PTH112 - as PTH113, see pyproject.toml
         for file in _walk(path, seen) if in_folder else [path]:
-            if _has_picture_name(file) or (not in_folder and _holds_picture(file)):
+            if _has_picture_name(file) or (not in_folder and (is_data_set(file) or _holds_picture(file))):
                 pictures.append(file)
             else:
                 others.append(file)
@@ -139,6 +144,11 @@ def _walk(top: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
         links += sorted(entry for entry in inner if entry.is_symlink())
 
 
+def is_data_set(file: Path) -> bool:
+    """Whether it holds many pictures, by its name."""
+    return file.name.lower().endswith((parquet.SUFFIX, *webdataset.SUFFIXES))
+
+
 def _holds_picture(file: Path) -> bool:
     try:
         check_image(file)
@@ -148,11 +158,12 @@ def _holds_picture(file: Path) -> bool:
 
 
 def _has_picture_name(file: Path) -> bool:
-    return file.suffix.lower() in _suffixes()
+    return file.suffix.lower() in picture_suffixes()
 
 
 @cache
-def _suffixes() -> frozenset[str]:
+def picture_suffixes() -> frozenset[str]:
+    """Endings of what can be read here, in small letters, with the dot."""
     known = {*known_formats(), *(["HEIF"] if reads_heic() else [])}
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in known)
 

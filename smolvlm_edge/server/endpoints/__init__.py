@@ -1,0 +1,1 @@
+"""One file for each kind of request: read it, ask the model, word the answer."""
