@@ -31,7 +31,7 @@ def info(
     bundle = Bundle.open(find_model(model, quant, engine, offline=True, yes=False))
     choice = _choice(bundle, engine)
     if as_json:
-        about = {key: value for key, value in asdict(bundle).items() if key != "folder"}
+        about = {**asdict(bundle), "model": bundle.model.to_dict()}
         print(json.dumps({**about, "folder": str(bundle.folder), "engines": choice and choice.to_dict()}))
         return
     table = Table("graph", *(f"{target} MB" for target in bundle.targets), box=None, pad_edge=False)
