@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from smolvlm_edge.export import export_checkpoint
-from smolvlm_edge.graphs.onnxruntime import OnnxRuntimeEngine, _byte_products_overflow
+from smolvlm_edge.graphs.onnxruntime import OnnxRuntimeEngine
+from smolvlm_edge.machine import byte_products_overflow
 from smolvlm_edge.quantize import RECIPES, with_vision
 
 CHECKPOINT = Path(__file__).parent / "checkpoints" / "tiny-idefics3"
@@ -42,7 +43,7 @@ np.savez(out, features=features, logits=logits)
     ],
 )
 def test_which_processors_need_care(machine: str, flags: list[str], overflow: bool) -> None:
-    assert _byte_products_overflow(machine, flags) is overflow
+    assert byte_products_overflow(machine, flags) is overflow
 
 
 @pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="needs qemu-user")

@@ -6,7 +6,7 @@ import mmap
 import os
 import platform
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 # Wheels since 1.29 report to their maker unless this is set before the import, which may already send an event.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -22,7 +22,7 @@ import onnxruntime as ort
 from smolvlm_edge.errors import EngineError
 from smolvlm_edge.graphs import CLOSED, Floats
 from smolvlm_edge.graphs.memory import return_freed_memory, unload_file
-from smolvlm_edge.machine import processor_flags
+from smolvlm_edge.machine import byte_products_overflow, processor_flags
 
 CACHE_STEP = 256  # positions by which a cache grows
 SILENT = 4  # an error arrives as an exception; the engine need not print it as well
@@ -281,7 +281,7 @@ def _session(path: Path, threads: int, configuration: Options) -> ort.InferenceS
     options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
     options.log_severity_level = SILENT
     options.enable_mem_pattern = False  # a plan of the buffers ahead holds 40 MB more for a tile and gains no time
-    if _byte_products_overflow(platform.machine(), processor_flags()):
+    if byte_products_overflow(platform.machine(), processor_flags()):
         options.add_session_config_entry("session.x64quantprecision", "1")
     # the fused operator is slower than the two that it replaces (see export/targets/onnx.py)
     options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
@@ -304,16 +304,6 @@ def _keep_sessions() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_keep_sessions)
-
-
-def _byte_products_overflow(machine: str, flags: Collection[str]) -> bool:
-    """Whether this processor adds products of unsigned and signed bytes in 16 bits, which overflow.
-
-    x86 without VNNI does, and ONNX Runtime uses that instruction unless it is told to be precise: a vision
-    encoder in int8 was then off by 20 % (seen on an emulated Haswell; 1.7 % with the option, as elsewhere). With
-    VNNI the option only costs time, half as much again per tile. Where the flags are unknown, precision wins.
-    """
-    return machine in ("x86_64", "AMD64") and not {"avx512_vnni", "avx_vnni"} & set(flags)
 
 
 def _run(function: Any, *arguments: object) -> Any:
