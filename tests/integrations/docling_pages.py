@@ -8,6 +8,7 @@ import json
 import sys
 from io import BytesIO
 
+import smolvlm_edge.integrations.docling  # isort: skip  # noqa: F401 - first: without it Docling 2.143 wants torch
 from docling.datamodel.base_models import DocumentStream
 from docling.document_converter import DocumentConverter, PdfFormatOption
 from reportlab.lib import colors

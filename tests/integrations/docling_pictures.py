@@ -9,12 +9,11 @@ from base64 import b64encode
 from io import BytesIO
 from pathlib import Path
 
+from smolvlm_edge.integrations.docling import SmolEdgePictureOptions  # isort: skip  # first, or Docling wants torch
 from docling.datamodel.backend_options import HTMLBackendOptions
 from docling.datamodel.base_models import DocumentStream, InputFormat
 from docling.datamodel.pipeline_options import ConvertPipelineOptions
 from docling.document_converter import DocumentConverter, HTMLFormatOption
-
-from smolvlm_edge.integrations.docling import SmolEdgePictureOptions  # first: without it Docling 2.143 wants torch
 
 data = b64encode(Path(sys.argv[1]).read_bytes()).decode()
 page = f'<html><body><p>Before.</p><img src="data:image/png;base64,{data}"/><p>After.</p></body></html>'
