@@ -23,12 +23,15 @@ from sample_pictures import LOSSY, PICTURES, SETTINGS, Picture, golden_cases, re
 from sample_prompts import PROMPTS, Conversation
 from transformers import Idefics3ImageProcessorPil, Idefics3Processor, SmolVLMImageProcessorPil
 from transformers.generation import (
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
     LogitsProcessorList,
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -104,6 +107,9 @@ def sampling_cases() -> list[dict[str, Any]]:
         "top_k": TopKLogitsWarper,
         "top_p": TopPLogitsWarper,
         "min_p": MinPLogitsWarper,
+        "typical_p": TypicalLogitsWarper,
+        "epsilon_cutoff": EpsilonLogitsWarper,
+        "eta_cutoff": EtaLogitsWarper,
     }
     chains: list[dict[str, float]] = [
         *({"repetition_penalty": value} for value in (1.2, 1.9, 0.7)),
@@ -114,6 +120,10 @@ def sampling_cases() -> list[dict[str, Any]]:
         {"repetition_penalty": 1.1, "temperature": 0.8, "top_k": 30, "top_p": 0.95, "min_p": 0.05},
         {"repetition_penalty": 1.5, "temperature": 1.4, "top_k": 12, "top_p": 0.6},
         {"temperature": 0.5, "top_p": 0.7, "min_p": 0.2},
+        *({"typical_p": value} for value in (0.01, 0.3, 0.7, 0.95)),
+        *({"epsilon_cutoff": value} for value in (0.001, 0.02, 0.2, 0.9)),
+        *({"eta_cutoff": value} for value in (0.001, 0.02, 0.2, 0.9)),
+        {"temperature": 1.4, "top_k": 40, "typical_p": 0.8, "epsilon_cutoff": 0.01, "eta_cutoff": 0.05},
     ]
     cases = []
     for chain in chains:

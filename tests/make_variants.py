@@ -1,11 +1,12 @@
 """Make tests/goldens/variants.npz: what transformers answers with the checkpoints of variants.py.
 
     pip install -e '.[parity]'
-    python tests/make_variants.py
+    python tests/make_variants.py [NAME ...]
 
-It imports nothing of smol-edge.
+With names, the others stay as they are: patch positions are torch's on a processor with AVX2. It imports nothing of smol-edge.
 """
 
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,10 +23,13 @@ MIN_MARGIN = 1e-3  # between the two likeliest tokens; ten times what float32 ke
 
 
 def main() -> None:
-    """Write the goldens of all variants."""
+    """Write the goldens of all variants, or of those that are named."""
     torch.set_grad_enabled(False)
-    goldens: dict[str, Any] = {"versions": np.array(versions())}
-    for name, variant in VARIANTS.items():
+    names = sys.argv[1:]
+    goldens: dict[str, Any] = dict(np.load(GOLDENS)) if names else {}
+    goldens["versions"] = np.array(versions())
+    for name in names or VARIANTS:
+        variant = VARIANTS[name]
         with TemporaryDirectory() as folder:
             golden = answer(write_variant(Path(folder) / name, variant), variant)
         print(name, golden["token_ids"], round(golden.pop("margin"), 4))
@@ -36,9 +40,17 @@ def main() -> None:
 def answer(folder: Path, variant: Variant) -> dict[str, Any]:
     """Logits of the prompt's last position, and the answer as generation_config.json wishes it."""
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
-    inputs = encode(load_processor(folder), variant.question)
+    processor = load_processor(folder)
+    inputs = encode(processor, variant.question)
     length = {} if "max_new_tokens" in variant.generation else {"max_new_tokens": NEW_TOKENS}
-    output = model.generate(**inputs, **length, output_logits=True, output_scores=True, return_dict_in_generate=True)
+    output = model.generate(
+        **inputs,
+        **length,
+        tokenizer=processor.tokenizer,  # for stop_strings
+        output_logits=True,
+        output_scores=True,
+        return_dict_in_generate=True,
+    )
     token_ids = output.sequences[0, inputs["input_ids"].shape[1] :].tolist()
     scores = torch.cat(output.scores)
     best, second = scores.topk(2).values.T

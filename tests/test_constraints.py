@@ -388,6 +388,13 @@ def test_nothing_is_imported_for_a_free_answer() -> None:
         ({"regex": "(" * 5_000}, "regex"),
         ({"regex": "a" * 1_000_000}, "characters"),
         ({"schema": {"enum": ["a" * 1_000_000]}}, "characters"),
+        ({"regex": "((a{500}){500}){500}"}, "repeats"),
+        ({"regex": "(((((a{9}){9}){9}){9}){9}){9}"}, "repeats"),
+        ({"regex": "(x|(yes{2,}){ 500 }){500,501}"}, "repeats"),
+        ({"regex": r"a{500}?{500}|\p{L}*"}, "repeats"),
+        ({"regex": "[]a(]{99999999999999}"}, "repeats"),
+        ({"schema": {"items": [{"pattern": "^((a{500}){500}){500}$"}]}}, "pattern .* repeats"),
+        ({"regex": "é" * 3_000 + "("}, "unclosed group"),
     ],
 )
 def test_what_asks_for_too_much_is_refused_in_one_short_line(options: dict, words: str) -> None:
@@ -400,6 +407,22 @@ def test_what_asks_for_too_much_is_refused_in_one_short_line(options: dict, word
 @pytest.mark.parametrize("multiple", [7, 0.01, 1e-7, 99_991])
 def test_other_multiples_are_kept_to(multiple: float) -> None:
     assert read_constraint({"schema": {"type": "number", "multipleOf": multiple}}) is not None
+
+
+@pytest.mark.parametrize(
+    "regex",
+    [
+        "(a{1,500}){1,500}",
+        "([a-z]{100}){500}",
+        r"(\({9}){9}",
+        r"[\](a{9}){900}]{300}",
+        "a{,5}",
+        r"\p{L}{9}",
+        "(?x)a{ 3 }",
+    ],
+)
+def test_repeats_that_are_not_too_many_are_kept_to(regex: str) -> None:
+    assert read_constraint({"regex": regex}) is not None
 
 
 @pytest.mark.parametrize("name", ["demo", "Granite", "Llama 3"])

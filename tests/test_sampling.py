@@ -12,15 +12,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from smolvlm_edge import EngineError, RequestError
-from smolvlm_edge.generation.sampling import (
-    Sampler,
-    Sampling,
+from smolvlm_edge.generation.logits import (
+    keep_epsilon,
+    keep_eta,
     keep_min_p,
     keep_top_k,
     keep_top_p,
+    keep_typical,
     penalise,
     softmax,
 )
+from smolvlm_edge.generation.sampling import Sampler, Sampling
 
 CASES = json.loads((Path(__file__).parent / "goldens" / "sampling.json").read_text(encoding="utf-8"))["cases"]
 NOTHING = np.array([], np.int64)
@@ -119,6 +121,9 @@ STEPS: dict[str, Callable[[np.ndarray, float, list[int]], np.ndarray]] = {
     "top_k": lambda values, k, seen: keep_top_k(values, int(k)),
     "top_p": lambda values, p, seen: keep_top_p(values, p),
     "min_p": lambda values, min_p, seen: keep_min_p(values, min_p),
+    "typical_p": lambda values, p, seen: keep_typical(values, p),
+    "epsilon_cutoff": lambda values, epsilon, seen: keep_epsilon(values, epsilon),
+    "eta_cutoff": lambda values, epsilon, seen: keep_eta(values, epsilon),
 }
 
 
@@ -127,7 +132,7 @@ def test_steps_leave_their_input_alone(step: str) -> None:
     before = logits(1, -2, 3, 0.5)
     values = before.copy()
 
-    STEPS[step](values, 0.5 if step.endswith("_p") else 2, [0, 1])
+    STEPS[step](values, 0.5 if step.endswith(("_p", "_cutoff")) else 2, [0, 1])
 
     assert values.tolist() == before.tolist()
 
@@ -330,6 +335,30 @@ def test_bad_words_but_not_the_end_alone() -> None:
     assert answer(Sampling(bad_words_ids=[[2, 0, 0]]), values, 3, [2]) == [0, 1, 0]
 
 
+def test_the_end_waits_for_the_least_length() -> None:
+    values = logits(3, 2, 1)
+    assert answer(Sampling(min_tokens=2), values, 4, [1, 1], ends=(0,)) == [1, 1, 0, 0]
+    assert answer(Sampling(min_tokens=1), values, 2, [], ends=(0, 1)) == [2, 0]
+    assert answer(Sampling(min_length=4), values, 4, [1, 1], ends=(0,)) == [1, 1, 0, 0], "the prompt counts"
+    assert answer(Sampling(min_length=9, min_tokens=0), values, 1, [1], ends=(0,)) == [0]
+
+
+def test_biases_of_runs_are_added_where_they_may_be_completed() -> None:
+    values = logits(3, 2, 1)
+    assert answer(Sampling(sequence_bias=[([2], 2.5)]), values, 2, []) == [2, 2]
+    assert answer(Sampling(sequence_bias=[([1, 2], 2.5)]), values, 3, [1]) == [2, 0, 0]
+    assert answer(Sampling(sequence_bias=[([1, 2], 1.5), ([0, 1, 2], 1)]), values, 1, [0, 1]) == [2], "both count"
+    assert answer(Sampling(sequence_bias=[([1, 2], 1.5), ([0, 1, 2], 1)]), values, 1, [2, 1]) == [0]
+    assert answer(Sampling(sequence_bias=[([0], -3)], repetition_penalty=2.0), values, 1, [1, 2]) == [1]  # 0, 1, 0.5
+
+
+def test_the_end_becomes_likelier_from_a_token_on() -> None:
+    # 1 * 1.5 ** n > 3 for the first time at n = 3, the fifth token
+    decay = Sampling(exponential_decay_length_penalty=(1, 1.5))
+    assert answer(decay, logits(3, 2, 1), 6, [], ends=(2,)) == [0, 0, 0, 0, 2, 2]
+    assert answer(decay, logits(3, 2, -1), 6, [], ends=(2,))[3:] == [0, 0, 2], "what is below 0 grows, too"
+
+
 def test_suppressed_tokens_at_the_beginning_and_everywhere() -> None:
     values = logits(3, 2, 1)
     assert answer(Sampling(suppress_tokens=[0]), values, 2, []) == [1, 1]
@@ -362,6 +391,18 @@ def test_nothing_left_is_an_error(temperature: float) -> None:
         ("suppress_tokens", "12"),
         ("suppress_tokens", [-1]),
         ("begin_suppress_tokens", [1.0]),
+        ("typical_p", 0),
+        ("epsilon_cutoff", 1.0),
+        ("eta_cutoff", -0.1),
+        ("sequence_bias", {(1,): 1.0}),
+        ("sequence_bias", [([1], float("inf"))]),
+        ("sequence_bias", [([], 1.0)]),
+        ("min_tokens", -1),
+        ("min_tokens", True),
+        ("min_length", None),
+        ("exponential_decay_length_penalty", (3,)),
+        ("exponential_decay_length_penalty", (1.5, 1.1)),
+        ("exponential_decay_length_penalty", (1, 0)),
     ],
 )
 def test_settings_of_the_wrong_type_or_range_are_refused(field: str, value: object) -> None:
@@ -371,7 +412,13 @@ def test_settings_of_the_wrong_type_or_range_are_refused(field: str, value: obje
 
 @pytest.mark.parametrize(
     "options",
-    [{"logit_bias": {9: 1}}, {"bad_words_ids": [[1, 9]]}, {"suppress_tokens": [9]}, {"begin_suppress_tokens": [9]}],
+    [
+        {"logit_bias": {9: 1}},
+        {"sequence_bias": [([1, 9], 1.0)]},
+        {"bad_words_ids": [[1, 9]]},
+        {"suppress_tokens": [9]},
+        {"begin_suppress_tokens": [9]},
+    ],
 )
 def test_tokens_beyond_the_vocabulary_are_refused(options: dict[str, Any]) -> None:
     Sampling(**options).check_vocabulary(10)

@@ -16,27 +16,19 @@ NOT_DONE: dict[str, object] = {
     "dola_layers": None,
     "encoder_no_repeat_ngram_size": 0,
     "encoder_repetition_penalty": 1.0,
-    "epsilon_cutoff": 0.0,
-    "eta_cutoff": 0.0,
-    "exponential_decay_length_penalty": None,
     "force_words_ids": None,
     "forced_bos_token_id": None,
     "forced_eos_token_id": None,
     "guidance_scale": 1.0,
     "max_length": 20,
     "max_time": None,
-    "min_length": 0,
-    "min_new_tokens": 0,
     "num_beam_groups": 1,
     "num_beams": 1,
     "num_return_sequences": 1,
     "penalty_alpha": 0.0,
     "remove_invalid_values": False,
-    "sequence_bias": None,
-    "stop_strings": None,
     "token_healing": False,
     "top_h": None,
-    "typical_p": 1.0,
     "watermarking_config": None,
 }
 """What would change answers, and the value with which it does not."""
@@ -51,11 +43,19 @@ class GenerationConfig:
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
+    typical_p: float | None = None
+    epsilon_cutoff: float | None = None
+    eta_cutoff: float | None = None
     repetition_penalty: float | None = None
+    sequence_bias: tuple[tuple[tuple[int, ...], float], ...] = ()
     no_repeat_ngram_size: int | None = None
     bad_words_ids: tuple[tuple[int, ...], ...] = ()
     suppress_tokens: tuple[int, ...] = ()
     begin_suppress_tokens: tuple[int, ...] = ()
+    min_tokens: int | None = None
+    min_length: int | None = None
+    exponential_decay_length_penalty: tuple[int, float] | None = None
+    stop: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     """What the file wishes and smol-edge does not do, as `key=value`."""
 
@@ -74,11 +74,19 @@ class GenerationConfig:
             top_k=config.integer("top_k", TOP_K) if samples else config.optional(config.integer, "top_k"),
             top_p=config.optional(config.number, "top_p"),
             min_p=config.optional(config.number, "min_p"),
+            typical_p=config.optional(config.number, "typical_p"),
+            epsilon_cutoff=config.optional(config.number, "epsilon_cutoff"),
+            eta_cutoff=config.optional(config.number, "eta_cutoff"),
             repetition_penalty=config.optional(config.number, "repetition_penalty"),
+            sequence_bias=config.biases("sequence_bias"),
             no_repeat_ngram_size=config.optional(config.integer, "no_repeat_ngram_size"),
             bad_words_ids=config.runs("bad_words_ids"),
             suppress_tokens=config.integers("suppress_tokens"),
             begin_suppress_tokens=config.integers("begin_suppress_tokens"),
+            min_tokens=config.optional(config.integer, "min_new_tokens"),
+            min_length=config.optional(config.integer, "min_length"),
+            exponential_decay_length_penalty=config.optional(config.decay, "exponential_decay_length_penalty"),
+            stop=config.texts("stop_strings"),
             ignored=tuple(
                 f"{key}={config.shown(key)}"
                 for key, neutral in NOT_DONE.items()

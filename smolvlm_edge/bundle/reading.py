@@ -129,9 +129,29 @@ class Section:
             raise self._wrong(key, "lists of whole numbers")
         return tuple(Section({key: run}, self.place).integers(key) for run in value)
 
-    def texts(self, key: str) -> tuple[str, ...]:
-        """A list of texts; none if it is missing or null."""
+    def biases(self, key: str) -> tuple[tuple[tuple[int, ...], float], ...]:
+        """A list of pairs, each of a list of whole numbers and a number; none if it is missing or null."""
         value = self._given(key, [])
+        if not isinstance(value, list | tuple) or not all(
+            isinstance(pair, list | tuple) and len(pair) == 2 for pair in value
+        ):
+            raise self._wrong(key, "pairs of whole numbers and a number")
+        runs = Section({key: [run for run, _ in value]}, self.place).runs(key)
+        numbers = (Section({key: number}, self.place).number(key) for _, number in value)
+        return tuple(zip(runs, numbers, strict=True))
+
+    def decay(self, key: str) -> tuple[int, float]:
+        """A whole number and a number."""
+        value = self._given(key, [])
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise self._wrong(key, "a whole number and a number")
+        start, factor = (Section({key: part}, self.place) for part in value)
+        return start.integer(key), factor.number(key)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A text or a list of texts; none if it is missing or null."""
+        value = self._given(key, [])
+        value = [value] if isinstance(value, str) else value
         if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
             raise self._wrong(key, "a list of texts")
         return tuple(value)
@@ -152,7 +172,7 @@ class Section:
         """The dataclass with these values; what has a default may be missing, and nothing may be unknown.
 
         Args:
-            cls: Its fields are int, float, bool, str, tuples as `integers`, `runs` and `texts` give them, another such
+            cls: Its fields are int, float, bool, str, tuples as the methods above give them, another such
             dataclass, or one of these or None.
             most: The largest whole number.
         """
@@ -182,6 +202,8 @@ class Section:
             tuple[int, ...]: self.integers,
             tuple[tuple[int, ...], ...]: self.runs,
             tuple[str, ...]: self.texts,
+            tuple[tuple[tuple[int, ...], float], ...]: self.biases,
+            tuple[int, float]: self.decay,
         }
         return readers[type_](key)
 

@@ -35,6 +35,11 @@ MOST_CHOICES, MOST_CHARACTERS, LARGEST_MULTIPLE = 10_000, 200_000, 100_000
 """What llguidance takes over in about a second; of `multipleOf`, it makes a state for every remainder."""
 MOST_SAID = 300
 """Characters of what llguidance says, which repeats the whole grammar."""
+REGEX_PIECE = re.compile(
+    r"\\[pP]\{[^}]*\}|\\.|\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*\]|\{\s*(?P<count>\d{1,9})\d*\s*(?:,\s*\d*\s*)?\}|.",
+    re.DOTALL,
+)
+"""An escape, a class, a counted repeat, or one character."""
 UNSPEAKABLE = "\U000f0001"
 """Begins the names that hidden tokens have here; a character for private use, which nobody asks for."""
 
@@ -97,7 +102,7 @@ def _schema_rule(schema: Any) -> str:
             raise RequestError(f"a JSON Schema is an object, not {type(schema).__name__}")
         text = json.dumps({**schema, "x-guidance": LAYOUT}, allow_nan=False)
         _check_length("the schema", text)
-        _check_multiples(schema)
+        _check_values(schema)
         return f"%json {text}"
     except (ValueError, TypeError, RecursionError) as error:
         if isinstance(error, RequestError):
@@ -111,6 +116,7 @@ def _regex_rule(regex: Any) -> str:
     if not isinstance(regex, str) or not regex:
         raise RequestError("regex must be a text that is not empty")
     _check_length("the regex", regex)
+    _check_repeats("the regex", regex)
     try:
         return f"/{regex_to_lark(regex)}/"
     except UnicodeEncodeError:  # half of a surrogate pair
@@ -134,12 +140,38 @@ def _check_length(what: str, text: str) -> None:
         raise RequestError(f"{what} has {len(text):,} characters, and at most {MOST_CHARACTERS:,} can be kept to")
 
 
-def _check_multiples(schema: Any) -> None:
+def _check_repeats(what: str, regex: str) -> None:
+    """Refuse a regex that is too long once its counted repeats are written out, which is what llguidance does."""
+    groups, last = [0], 0  # characters of the groups that are open, and of what a repeat would repeat
+    for piece in REGEX_PIECE.finditer(regex):
+        if piece[0] == "(":
+            groups, last = [*groups, 0], 0
+        elif piece[0] == ")" and len(groups) > 1:
+            last = groups.pop()
+            groups[-1] += last
+        elif piece["count"]:
+            repeats = max(int(piece["count"]), 1)
+            groups[-1] += last * (repeats - 1)
+            last *= repeats
+        elif piece[0] not in "*+?":
+            last = 1
+            groups[-1] += 1
+        if groups[-1] > MOST_CHARACTERS:
+            raise RequestError(
+                f"{what} asks for more than {MOST_CHARACTERS:,} characters, its repeats written out: "
+                "no answer is so long"
+            )
+
+
+def _check_values(schema: Any) -> None:
+    """Refuse what llguidance would work on for too long, wherever in the schema it stands."""
     waiting = [schema]
     while waiting:
         value = waiting.pop()
         if isinstance(value, Mapping):
             waiting += value.values()
+            if isinstance(pattern := value.get("pattern"), str):
+                _check_repeats("a pattern of the schema", pattern)
             multiple = value.get("multipleOf")
             if (
                 type(multiple) in (int, float)

@@ -1,12 +1,13 @@
 """Logits -> token id; pure functions on float32 [vocab_size].
 
 The order and the meaning of the steps are those of transformers 5.23 (generation/utils.py, _get_logits_processor, and
-generation/logits_process.py): bias, repetition penalty, repeated n-grams, bad words, suppressed tokens, temperature,
-top-k, top-p, min-p. OpenAI's two penalties, which transformers has not, stand behind the repetition penalty.
+generation/logits_process.py): biases, repetition penalty, repeated n-grams, bad words, least length, an end that grows
+likelier, suppressed tokens; then temperature, top-k, top-p, min-p, typical-p, epsilon and eta. OpenAI's bias and two
+penalties, which transformers has not, stand behind the first two.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +16,23 @@ import numpy.typing as npt
 
 from smolvlm_edge.bundle.reading import LARGEST
 from smolvlm_edge.errors import EngineError, RequestError
+from smolvlm_edge.generation.logits import (
+    Logits,
+    add_bias,
+    ends_of_runs,
+    forbid,
+    keep_epsilon,
+    keep_eta,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    keep_typical,
+    lengthen,
+    penalise,
+    penalise_answer,
+    softmax,
+)
 
-Logits = npt.NDArray[np.float32]
 LOWEST_TEMPERATURE = 1e-6  # below, the likeliest token is certain and float32 overflows
 MOST_IDS = 100_000
 """Token ids in one option; no vocabulary of the family has many more."""
@@ -37,6 +53,12 @@ class Sampling:
     """Keep the likeliest tokens that together reach this probability."""
     min_p: float = 0.0
     """Keep tokens with at least this share of the likeliest one's probability."""
+    typical_p: float = 1.0
+    """Keep the tokens that surprise most nearly as much as is to be expected and together reach this probability."""
+    epsilon_cutoff: float = 0.0
+    """Keep tokens at least so probable."""
+    eta_cutoff: float = 0.0
+    """As `epsilon_cutoff`, but keep more where many tokens are likely."""
     repetition_penalty: float = 1.0
     """Above 1 makes tokens of the prompt and the answer so far less likely."""
     presence_penalty: float = 0.0
@@ -45,6 +67,8 @@ class Sampling:
     """From -2 to 2: subtracted as many times as the answer has the token."""
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     """From -100 to 100, by token id: added to its logit before anything else."""
+    sequence_bias: Sequence[tuple[Sequence[int], float]] = ()
+    """Runs of tokens, each with a number that is added to its last token's logit where the others went before."""
     no_repeat_ngram_size: int = 0
     """No run of so many tokens comes twice in prompt and answer; 0 allows it."""
     bad_words_ids: Sequence[Sequence[int]] = ()
@@ -53,6 +77,12 @@ class Sampling:
     """Tokens that the answer must not have."""
     begin_suppress_tokens: Sequence[int] = ()
     """Tokens that the answer must not begin with."""
+    min_tokens: int | None = None
+    """The answer does not end by itself before it has so many tokens; 0 and None let it."""
+    min_length: int = 0
+    """The same for the prompt and the answer together, unless `min_tokens` says something."""
+    exponential_decay_length_penalty: tuple[int, float] | None = None
+    """After so many tokens, the answer's end becomes likelier with each one, by this factor."""
     seed: int | None = None
     """The same seed gives the same answer; None draws one."""
 
@@ -62,15 +92,26 @@ class Sampling:
             "top_k must be a whole number, 0 or more": _is_whole(self.top_k),
             "top_p must be above 0 and at most 1": _is_real(self.top_p, 0, 1) and self.top_p > 0,
             "min_p must be from 0 to 1": _is_real(self.min_p, 0, 1),
+            "typical_p must be above 0 and at most 1": _is_real(self.typical_p, 0, 1) and self.typical_p > 0,
+            "epsilon_cutoff must be 0 or more and below 1": _is_real(self.epsilon_cutoff, 0, 1)
+            and self.epsilon_cutoff < 1,
+            "eta_cutoff must be 0 or more and below 1": _is_real(self.eta_cutoff, 0, 1) and self.eta_cutoff < 1,
             "repetition_penalty must be above 0 and finite": _is_real(self.repetition_penalty, 0, LARGEST)
             and self.repetition_penalty > 0,
             "presence_penalty must be from -2 to 2": _is_real(self.presence_penalty, -2, 2),
             "frequency_penalty must be from -2 to 2": _is_real(self.frequency_penalty, -2, 2),
             "logit_bias must map token ids to numbers from -100 to 100": _is_bias(self.logit_bias),
+            "sequence_bias must be pairs of token ids and a finite number": _are_biases(self.sequence_bias),
             "no_repeat_ngram_size must be a whole number, 0 or more": _is_whole(self.no_repeat_ngram_size),
             "bad_words_ids must be lists of one token id or more": _are_runs(self.bad_words_ids),
             "suppress_tokens must be token ids": _are_ids(self.suppress_tokens),
             "begin_suppress_tokens must be token ids": _are_ids(self.begin_suppress_tokens),
+            "min_tokens must be a whole number, 0 or more, or None": self.min_tokens is None
+            or _is_whole(self.min_tokens),
+            "min_length must be a whole number, 0 or more": _is_whole(self.min_length),
+            "exponential_decay_length_penalty must be a number of tokens and a factor above 0, or None": _is_decay(
+                self.exponential_decay_length_penalty
+            ),
             "seed must be a whole number, 0 or more": self.seed is None or (_is_whole(self.seed, most=None)),
         }
         for rule, holds in checks.items():
@@ -85,6 +126,7 @@ class Sampling:
         """
         ids = {
             "logit_bias": self.logit_bias,
+            "sequence_bias": (token for run, _ in self.sequence_bias for token in run),
             "bad_words_ids": (token for run in self.bad_words_ids for token in run),
             "suppress_tokens": self.suppress_tokens,
             "begin_suppress_tokens": self.begin_suppress_tokens,
@@ -105,18 +147,24 @@ class Sampler:
         Args:
             sampling: How to choose.
             prompt_ids: Token ids of the prompt [positions].
-            eos_token_ids: A bad word that is one of them alone is let through, as in transformers: the answer would
-                never end.
+            eos_token_ids: What ends the answer. A bad word that is one of them alone is let through, as in
+                transformers: the answer would never end.
         """
+        self._eos_token_ids = tuple(eos_token_ids)
+        least = sampling.min_length - len(prompt_ids) if sampling.min_tokens is None else sampling.min_tokens
+        self._least = least  # tokens of the answer
         self.sampling = sampling
         self._random = np.random.default_rng(sampling.seed)
         self._seen = set(prompt_ids.tolist())
         self._answer: Counter[int] = Counter()
+        self._length = 0  # of the answer
         self._bad_words = [
             tuple(run) for run in sampling.bad_words_ids if tuple(run) not in {(e,) for e in eos_token_ids}
         ]
+        self._biases = {tuple(run): bias for run, bias in sampling.sequence_bias}
         # of prompt and answer, where runs of tokens count: one may begin in the prompt
-        self._ids: list[int] = prompt_ids.tolist() if sampling.no_repeat_ngram_size or self._bad_words else []
+        self._runs_count = bool(sampling.no_repeat_ngram_size or self._bad_words or self._biases)
+        self._ids: list[int] = prompt_ids.tolist() if self._runs_count else []
         self._ngrams = _Ngrams(sampling.no_repeat_ngram_size, self._ids)
 
     def __call__(self, logits: Logits) -> int:
@@ -136,7 +184,8 @@ class Sampler:
         """Count a token as the answer's next one."""
         self._seen.add(token)
         self._answer[token] += 1
-        if self.sampling.no_repeat_ngram_size or self._bad_words:
+        self._length += 1
+        if self._runs_count:
             self._ids.append(token)
             self._ngrams.add(self._ids)
 
@@ -145,8 +194,8 @@ class Sampler:
         logits = self._forbid(self._penalise(logits))
         if not np.isfinite(logits.max()):
             raise RequestError(
-                "the answer cannot go on: no_repeat_ngram_size, bad_words_ids, suppress_tokens and its form leave "
-                "no token to choose"
+                "the answer cannot go on: no_repeat_ngram_size, bad_words_ids, suppress_tokens, min_tokens and its "
+                "form leave no token to choose"
             )
         if sampling.temperature < LOWEST_TEMPERATURE:
             return int(logits.argmax())
@@ -154,24 +203,41 @@ class Sampler:
         logits = keep_top_k(logits, sampling.top_k)
         logits = keep_top_p(logits, sampling.top_p)
         logits = keep_min_p(logits, sampling.min_p)
+        logits = keep_typical(logits, sampling.typical_p)
+        logits = keep_epsilon(logits, sampling.epsilon_cutoff)
+        logits = keep_eta(logits, sampling.eta_cutoff)
         probabilities = softmax(logits).astype(np.float64)
         return int(self._random.choice(len(logits), p=probabilities / probabilities.sum()))
 
     def _penalise(self, logits: Logits) -> Logits:
         sampling = self.sampling
+        if self._biases:
+            logits = add_bias(logits, self._biases_now())
         if sampling.logit_bias:
             logits = add_bias(logits, sampling.logit_bias)
         if sampling.repetition_penalty != 1:
             logits = penalise(logits, list(self._seen), sampling.repetition_penalty)
         if sampling.presence_penalty or sampling.frequency_penalty:
             logits = penalise_answer(logits, self._answer, sampling.presence_penalty, sampling.frequency_penalty)
+        if (decay := sampling.exponential_decay_length_penalty) and (late := self._length - decay[0]) > 0:
+            logits = lengthen(logits, self._eos_token_ids, decay[1] ** late)
         return logits
+
+    def _biases_now(self) -> Mapping[int, float]:
+        """The biases of those runs that the next token may complete, by that token."""
+        biases = Counter[int]()
+        for run, bias in self._biases.items():
+            for token in ends_of_runs([run], self._ids):
+                biases[token] += bias  # type: ignore[assignment]
+        return biases
 
     def _forbid(self, logits: Logits) -> Logits:
         forbidden = {*self.sampling.suppress_tokens, *self._ngrams.next_tokens(self._ids)}
         forbidden |= ends_of_runs(self._bad_words, self._ids)
-        if not self._answer:
+        if not self._length:
             forbidden |= set(self.sampling.begin_suppress_tokens)
+        if self._length < self._least:
+            forbidden |= set(self._eos_token_ids)
         return forbid(logits, forbidden) if forbidden else logits
 
 
@@ -197,76 +263,6 @@ class _Ngrams:
         return self._followers.get(tuple(ids[len(ids) + 1 - self._size :]), ())
 
 
-def add_bias(logits: Logits, bias: Mapping[int, float]) -> Logits:
-    """Add a number to the logit of each of these tokens (OpenAI, Chat Completions, logit_bias)."""
-    logits = logits.copy()
-    logits[list(bias)] += np.array(list(bias.values()), np.float32)
-    return logits
-
-
-def penalise(logits: Logits, token_ids: list[int], penalty: float) -> Logits:
-    """Divide the positive and multiply the negative logits of the given tokens by `penalty` (arXiv 1909.05858)."""
-    logits = logits.copy()
-    chosen = logits[token_ids]
-    logits[token_ids] = np.where(chosen > 0, chosen / penalty, chosen * penalty)
-    return logits
-
-
-def penalise_answer(logits: Logits, counts: Mapping[int, int], presence: float, frequency: float) -> Logits:
-    """Subtract `count * frequency + presence` from the logits of tokens that the answer has.
-
-    That is OpenAI's definition (API documentation, "Frequency and presence penalties": mu[j] -> mu[j] - c[j] *
-    alpha_frequency - float(c[j] > 0) * alpha_presence), where c counts the tokens sampled before this one.
-    """
-    return add_bias(logits, {token: -(count * frequency + presence) for token, count in counts.items()})
-
-
-def forbid(logits: Logits, token_ids: Iterable[int]) -> Logits:
-    """The logits of these tokens become -inf."""
-    logits = logits.copy()
-    logits[list(token_ids)] = -np.inf
-    return logits
-
-
-def ends_of_runs(runs: Iterable[Sequence[int]], ids: Sequence[int]) -> set[int]:
-    """The last tokens of those runs of which all other tokens stand at the end of `ids`."""
-    return {run[-1] for run in runs if len(run) == 1 or tuple(ids[1 - len(run) :]) == tuple(run[:-1])}
-
-
-def keep_top_k(logits: Logits, k: int) -> Logits:
-    """All but the k largest become -inf; ties with the k-th stay. 0 keeps all."""
-    if k == 0 or k >= len(logits):
-        return logits
-    threshold = np.partition(logits, -k)[-k]
-    return np.where(logits < threshold, np.float32(-np.inf), logits)
-
-
-def keep_top_p(logits: Logits, p: float) -> Logits:
-    """All but the largest whose probabilities just reach p become -inf (arXiv 1904.09751); one always stays."""
-    if p >= 1:
-        return logits
-    order = np.argsort(logits, kind="stable")
-    below = np.cumsum(softmax(logits[order]), dtype=np.float64).astype(np.float32) <= 1 - p
-    below[-1] = False
-    kept = logits.copy()
-    kept[order[below]] = -np.inf
-    return kept
-
-
-def keep_min_p(logits: Logits, min_p: float) -> Logits:
-    """All below min_p times the largest probability become -inf (arXiv 2407.01082)."""
-    if min_p == 0:
-        return logits
-    probabilities = softmax(logits)
-    return np.where(probabilities < min_p * probabilities.max(), np.float32(-np.inf), logits)
-
-
-def softmax(logits: Logits) -> Logits:
-    """Probabilities [vocab_size]."""
-    exponentials = np.exp(logits - logits.max())
-    return exponentials / exponentials.sum()
-
-
 def _is_real(value: Any, least: float, most: float) -> bool:
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     return bool(number and least <= value <= most)
@@ -290,4 +286,23 @@ def _is_bias(value: Any) -> bool:
         isinstance(value, Mapping)
         and len(value) <= MOST_IDS
         and all(_is_whole(token) and _is_real(bias, -100, 100) for token, bias in value.items())
+    )
+
+
+def _are_biases(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value)
+        and _are_runs([run for run, _ in value])
+        and all(_is_real(bias, -LARGEST, LARGEST) for _, bias in value)
+    )
+
+
+def _is_decay(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, list | tuple)
+        and len(value) == 2
+        and _is_whole(value[0])
+        and _is_real(value[1], 0, LARGEST)
+        and value[1] > 0
     )
