@@ -1,10 +1,11 @@
 """Many requests, as many at once as the model answers; meanwhile the pictures of the next one are read."""
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import get_ident
 
 from smolvlm_edge.conversation.request import Request
+from smolvlm_edge.errors import RequestError
 from smolvlm_edge.generation.answer import Answer, GenerateOptions
 from smolvlm_edge.generation.stopping import Stop
 
@@ -66,6 +67,10 @@ class Many:
         return next((future for future in candidates if future.done()), None)
 
     def _one(self, request: Request, asking: int) -> Answer:
+        if not isinstance(request, Mapping):
+            raise RequestError(
+                f"a request is keywords of generate, as in {{'prompt': 'describe'}}, not {type(request).__name__}"
+            )
         wish = Request(**{**self._options, **request})
         stop = Stop(wish.get("cancel"), wish.get("timeout"))
         self._stops.append(stop)

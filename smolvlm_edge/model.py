@@ -17,12 +17,12 @@ from smolvlm_edge.conversation.messages import Conversation, RawMessage, Shown, 
 from smolvlm_edge.conversation.model_input import ModelInput, PromptSize, least_tokens
 from smolvlm_edge.conversation.prompt import PromptEncoder, too_long
 from smolvlm_edge.conversation.request import Request, read_request
-from smolvlm_edge.errors import EngineError, RequestError
-from smolvlm_edge.generation.answer import Answer, Chunk, GenerateOptions, check_options
+from smolvlm_edge.errors import EngineError
+from smolvlm_edge.generation.answer import Answer, Chunk, GenerateOptions, check_options, with_defaults
 from smolvlm_edge.generation.driving import Busy, Driver
 from smolvlm_edge.generation.network import Memory, Network
 from smolvlm_edge.generation.reply import Reply
-from smolvlm_edge.generation.sampling import Sampler, Sampling
+from smolvlm_edge.generation.sampling import Sampler
 from smolvlm_edge.generation.scheduler import Scheduler
 from smolvlm_edge.generation.stopping import Stop
 from smolvlm_edge.generation.timings import Clock
@@ -38,6 +38,7 @@ from smolvlm_edge.pictures.images import cut, open_image
 from smolvlm_edge.pictures.video import Picture, Video, read_clip
 from smolvlm_edge.response import Response
 from smolvlm_edge.store.bundles import DEFAULT_QUANT, locate
+from smolvlm_edge.values import check, check_choice, is_whole, plain
 
 MAX_THREADS = 1024
 
@@ -129,10 +130,22 @@ class SmolVLM:
             EngineError: The engine is not installed, or refuses a graph.
             RequestError: An argument makes no sense, or the bundle has no graphs for that engine.
         """
-        _check_choice("memory", memory, get_args(Memory))
-        _check_choice("busy", busy, get_args(Busy))
-        if threads is not None and not 1 <= threads <= MAX_THREADS:
-            raise RequestError(f"threads must be from 1 to {MAX_THREADS}")
+        threads, parallel, cache_bytes = plain(threads), plain(parallel), plain(cache_bytes)
+        check_choice("memory", memory, get_args(Memory))
+        check_choice("busy", busy, get_args(Busy))
+        check(
+            {
+                f"threads must be a whole number from 1 to {MAX_THREADS}, or None": threads is None
+                or is_whole(threads, 1, MAX_THREADS),
+                "model must be a name or a path": model is None or isinstance(model, str | os.PathLike),
+                "quant must be a name": isinstance(quant, str),
+                "engine must be a name": isinstance(engine, str),
+            }
+            | {
+                f"{name} must be True or False": isinstance(plain(flag), bool)
+                for name, flag in {"offline": offline, "trust": trust, "measure": measure}.items()
+            }
+        )
         check_engine_options(engine_options)
         wanted = wanted_targets(engine)
         start = time.perf_counter()
@@ -280,7 +293,7 @@ class SmolVLM:
             **options: For every turn, unless it has its own; see `GenerateOptions`.
         """
         check_options(options)
-        _check_choice("on_full", on_full, get_args(OnFull))
+        check_choice("on_full", on_full, get_args(OnFull))
         return Chat(self.respond, system, options, on_full)
 
     def respond(
@@ -309,7 +322,9 @@ class SmolVLM:
                 "that: load the model in here, or start processes with the method 'spawn'"
             )
         clock, thread = Clock(self._load_ms), asking or get_ident()
-        sampling, max_tokens, constraint = self._check(options)
+        options = with_defaults(options, self.bundle.model.generation.options())
+        sampling, max_tokens, constraint = check_options(options)
+        sampling.check_vocabulary(self.bundle.model.text.vocab_size)
         with ExitStack() as turn:
             with clock.measure("queue_ms"):
                 turn.enter_context(self._driver.turn(stop, thread))
@@ -373,13 +388,6 @@ class SmolVLM:
         detail, longest_edge = shown.detail or options.get("detail", "high"), options.get("longest_edge")
         return cut(open_image(shown.source, check), self.image_config, detail=detail, longest_edge=longest_edge)
 
-    def _check(self, options: GenerateOptions) -> tuple[Sampling, int, Constraint | None]:
-        """As `check_options`, with the model's own defaults and vocabulary."""
-        model = self.bundle.model
-        sampling, max_tokens, constraint = check_options(options, model.generation.options())
-        sampling.check_vocabulary(model.text.vocab_size)
-        return sampling, max_tokens, constraint
-
     def _guide(
         self,
         constraint: Constraint,
@@ -418,8 +426,3 @@ class SmolVLM:
         if prompt_tokens >= context:
             raise too_long(f"{prompt_tokens} tokens", context)
         return context - prompt_tokens
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise RequestError(f"{name} must be one of {', '.join(choices)}, not {value!r}")

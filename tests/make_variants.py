@@ -3,7 +3,8 @@
     pip install -e '.[parity]'
     python tests/make_variants.py [NAME ...]
 
-With names, the others stay as they are: patch positions are torch's on a processor with AVX2. It imports nothing of smol-edge.
+With names, the others stay as they are: patch positions are torch's on a processor with AVX2. It imports nothing of
+smol-edge.
 """
 
 import sys

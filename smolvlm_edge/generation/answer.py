@@ -6,19 +6,21 @@ from types import MappingProxyType
 from typing import Any, Literal, Self, TypedDict, get_args
 
 from smolvlm_edge.constraints import Constraint, OnLimit, read_constraint
-from smolvlm_edge.errors import RequestError
 from smolvlm_edge.generation.logprobs import Logprobs
 from smolvlm_edge.generation.sampling import Sampling
-from smolvlm_edge.generation.stopping import Event
+from smolvlm_edge.generation.stopping import Event, Stop
 from smolvlm_edge.generation.timings import Timings
 from smolvlm_edge.pictures.images import MAX_EDGE, Detail
 from smolvlm_edge.pictures.video import Timeline
+from smolvlm_edge.values import check, check_choice, is_text_or_texts, is_whole, plain
 
 FinishReason = Literal["stop", "length"]
 
 DEFAULT_MAX_TOKENS = 512
 MOST_LOGPROBS = 20
 """As OpenAI's interface has it."""
+FLAGS = ("stop_loops", "skip_special_tokens", "allow_paths")
+CALLBACKS = ("on_tile", "on_prefill")
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -36,14 +38,21 @@ class GenerateOptions(TypedDict, total=False):
     here all tokens are kept."""
     top_p: float
     min_p: float
+    typical_p: float
+    epsilon_cutoff: float
+    eta_cutoff: float
     repetition_penalty: float
     presence_penalty: float
     frequency_penalty: float
     logit_bias: Mapping[int, float]
+    sequence_bias: Sequence[tuple[Sequence[int], float]]
     no_repeat_ngram_size: int
     bad_words_ids: Sequence[Sequence[int]]
     suppress_tokens: Sequence[int]
     begin_suppress_tokens: Sequence[int]
+    min_tokens: int | None
+    min_length: int
+    exponential_decay_length_penalty: tuple[int, float] | None
     seed: int | None
     top_logprobs: int | None
     """Tell how likely the model found every token, and so many (0 to 20) of the likeliest ones; None, the
@@ -152,17 +161,29 @@ def check_options(
     unknown = options.keys() - GenerateOptions.__annotations__.keys()
     if unknown:
         raise TypeError(f"unknown option {min(unknown)!r}; see GenerateOptions")
-    options = {**defaults, **options}
-    max_tokens, longest_edge = options.get("max_tokens", DEFAULT_MAX_TOKENS), options.get("longest_edge")
-    if type(max_tokens) is not int or max_tokens < 1:
-        raise RequestError("max_tokens must be a whole number, 1 or more")
-    if longest_edge is not None and not (type(longest_edge) is int and 1 <= longest_edge <= MAX_EDGE):
-        raise RequestError(f"longest_edge must be a whole number from 1 to {MAX_EDGE}")
-    if (detail := options.get("detail", "high")) not in get_args(Detail):
-        raise RequestError(f"detail must be one of {', '.join(get_args(Detail))}, not {detail!r}")
-    top_logprobs = options.get("top_logprobs")
-    if top_logprobs is not None and not (isinstance(top_logprobs, int) and 0 <= top_logprobs <= MOST_LOGPROBS):
-        raise RequestError(f"top_logprobs must be a whole number from 0 to {MOST_LOGPROBS}, or None")
+    wished = with_defaults(options, defaults)
+    max_tokens, longest_edge = wished.get("max_tokens", DEFAULT_MAX_TOKENS), wished.get("longest_edge")
+    logprobs = wished.get("top_logprobs")
+    check(
+        {
+            "max_tokens must be a whole number, 1 or more": is_whole(max_tokens, 1, None),
+            f"top_logprobs must be a whole number from 0 to {MOST_LOGPROBS}, or None": logprobs is None
+            or is_whole(logprobs, 0, MOST_LOGPROBS),
+            f"longest_edge must be a whole number from 1 to {MAX_EDGE}, or None": longest_edge is None
+            or is_whole(longest_edge, 1, MAX_EDGE),
+            "stop must be a text or a list of texts": is_text_or_texts(wished.get("stop", ())),
+        }
+        | {f"{name} must be True or False": isinstance(wished.get(name, False), bool) for name in FLAGS}
+        | {f"{name} must be a function, or left out": callable(wished.get(name, print)) for name in CALLBACKS}
+    )
+    check_choice("detail", wished.get("detail", "high"), get_args(Detail))
+    Stop(wished.get("cancel"), wished.get("timeout"))  # refuses what is none
     known = {field.name for field in fields(Sampling)}
-    values: dict[str, Any] = {name: value for name, value in options.items() if name in known}
-    return Sampling(**values), max_tokens, read_constraint(options)
+    values: dict[str, Any] = {name: value for name, value in wished.items() if name in known}
+    return Sampling(**values), max_tokens, read_constraint(wished)
+
+
+def with_defaults(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> GenerateOptions:
+    """The options, those of the model where they say nothing; numbers as Python has them."""
+    said = {name: plain(value) for name, value in options.items()}
+    return GenerateOptions(**{**defaults, **said})  # type: ignore[typeddict-item]

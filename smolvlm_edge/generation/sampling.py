@@ -9,12 +9,10 @@ penalties, which transformers has not, stand behind the first two.
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from smolvlm_edge.bundle.reading import LARGEST
 from smolvlm_edge.errors import EngineError, RequestError
 from smolvlm_edge.generation.logits import (
     Logits,
@@ -32,10 +30,9 @@ from smolvlm_edge.generation.logits import (
     penalise_answer,
     softmax,
 )
+from smolvlm_edge.values import MOST, are_biases, are_ids, are_runs, check, is_bias, is_decay, is_real, is_whole
 
 LOWEST_TEMPERATURE = 1e-6  # below, the likeliest token is certain and float32 overflows
-MOST_IDS = 100_000
-"""Token ids in one option; no vocabulary of the family has many more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,36 +84,35 @@ class Sampling:
     """The same seed gives the same answer; None draws one."""
 
     def __post_init__(self) -> None:
-        checks = {
-            "temperature must be 0 or more and finite": _is_real(self.temperature, 0, LARGEST),
-            "top_k must be a whole number, 0 or more": _is_whole(self.top_k),
-            "top_p must be above 0 and at most 1": _is_real(self.top_p, 0, 1) and self.top_p > 0,
-            "min_p must be from 0 to 1": _is_real(self.min_p, 0, 1),
-            "typical_p must be above 0 and at most 1": _is_real(self.typical_p, 0, 1) and self.typical_p > 0,
-            "epsilon_cutoff must be 0 or more and below 1": _is_real(self.epsilon_cutoff, 0, 1)
-            and self.epsilon_cutoff < 1,
-            "eta_cutoff must be 0 or more and below 1": _is_real(self.eta_cutoff, 0, 1) and self.eta_cutoff < 1,
-            "repetition_penalty must be above 0 and finite": _is_real(self.repetition_penalty, 0, LARGEST)
-            and self.repetition_penalty > 0,
-            "presence_penalty must be from -2 to 2": _is_real(self.presence_penalty, -2, 2),
-            "frequency_penalty must be from -2 to 2": _is_real(self.frequency_penalty, -2, 2),
-            "logit_bias must map token ids to numbers from -100 to 100": _is_bias(self.logit_bias),
-            "sequence_bias must be pairs of token ids and a finite number": _are_biases(self.sequence_bias),
-            "no_repeat_ngram_size must be a whole number, 0 or more": _is_whole(self.no_repeat_ngram_size),
-            "bad_words_ids must be lists of one token id or more": _are_runs(self.bad_words_ids),
-            "suppress_tokens must be token ids": _are_ids(self.suppress_tokens),
-            "begin_suppress_tokens must be token ids": _are_ids(self.begin_suppress_tokens),
-            "min_tokens must be a whole number, 0 or more, or None": self.min_tokens is None
-            or _is_whole(self.min_tokens),
-            "min_length must be a whole number, 0 or more": _is_whole(self.min_length),
-            "exponential_decay_length_penalty must be a number of tokens and a factor above 0, or None": _is_decay(
-                self.exponential_decay_length_penalty
-            ),
-            "seed must be a whole number, 0 or more": self.seed is None or (_is_whole(self.seed, most=None)),
-        }
-        for rule, holds in checks.items():
-            if not holds:
-                raise RequestError(rule)
+        check(
+            {
+                "temperature must be 0 or more and finite": is_real(self.temperature, 0, MOST),
+                "top_k must be a whole number, 0 or more": is_whole(self.top_k),
+                "top_p must be above 0 and at most 1": is_real(self.top_p, 0, 1) and self.top_p > 0,
+                "min_p must be from 0 to 1": is_real(self.min_p, 0, 1),
+                "typical_p must be above 0 and at most 1": is_real(self.typical_p, 0, 1) and self.typical_p > 0,
+                "epsilon_cutoff must be 0 or more and below 1": is_real(self.epsilon_cutoff, 0, 1)
+                and self.epsilon_cutoff < 1,
+                "eta_cutoff must be 0 or more and below 1": is_real(self.eta_cutoff, 0, 1) and self.eta_cutoff < 1,
+                "repetition_penalty must be above 0 and finite": is_real(self.repetition_penalty, 0, MOST)
+                and self.repetition_penalty > 0,
+                "presence_penalty must be from -2 to 2": is_real(self.presence_penalty, -2, 2),
+                "frequency_penalty must be from -2 to 2": is_real(self.frequency_penalty, -2, 2),
+                "logit_bias must map token ids to numbers from -100 to 100": is_bias(self.logit_bias),
+                "sequence_bias must be pairs of token ids and a finite number": are_biases(self.sequence_bias),
+                "no_repeat_ngram_size must be a whole number, 0 or more": is_whole(self.no_repeat_ngram_size),
+                "bad_words_ids must be lists of one token id or more": are_runs(self.bad_words_ids),
+                "suppress_tokens must be token ids": are_ids(self.suppress_tokens),
+                "begin_suppress_tokens must be token ids": are_ids(self.begin_suppress_tokens),
+                "min_tokens must be a whole number, 0 or more, or None": self.min_tokens is None
+                or is_whole(self.min_tokens),
+                "min_length must be a whole number, 0 or more": is_whole(self.min_length),
+                "exponential_decay_length_penalty must be a number of tokens and a factor above 0, or None": (
+                    self.exponential_decay_length_penalty is None or is_decay(self.exponential_decay_length_penalty)
+                ),
+                "seed must be a whole number, 0 or more, or None": self.seed is None or is_whole(self.seed, most=None),
+            }
+        )
 
     def check_vocabulary(self, vocab_size: int) -> None:
         """Refuse token ids that the model has not.
@@ -261,48 +257,3 @@ class _Ngrams:
         if not self._size or len(ids) + 1 < self._size:
             return ()
         return self._followers.get(tuple(ids[len(ids) + 1 - self._size :]), ())
-
-
-def _is_real(value: Any, least: float, most: float) -> bool:
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    return bool(number and least <= value <= most)
-
-
-def _is_whole(value: Any, most: int | None = LARGEST) -> bool:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 0
-    return bool(whole and (most is None or value <= most))
-
-
-def _are_ids(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) <= MOST_IDS and all(map(_is_whole, value))
-
-
-def _are_runs(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) <= MOST_IDS and all(run and _are_ids(run) for run in value)
-
-
-def _is_bias(value: Any) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and len(value) <= MOST_IDS
-        and all(_is_whole(token) and _is_real(bias, -100, 100) for token, bias in value.items())
-    )
-
-
-def _are_biases(value: Any) -> bool:
-    return (
-        isinstance(value, list | tuple)
-        and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value)
-        and _are_runs([run for run, _ in value])
-        and all(_is_real(bias, -LARGEST, LARGEST) for _, bias in value)
-    )
-
-
-def _is_decay(value: Any) -> bool:
-    return value is None or (
-        isinstance(value, list | tuple)
-        and len(value) == 2
-        and _is_whole(value[0])
-        and _is_real(value[1], 0, LARGEST)
-        and value[1] > 0
-    )

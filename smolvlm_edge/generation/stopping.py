@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from smolvlm_edge.errors import RequestError, StoppedError
+from smolvlm_edge.errors import StoppedError
+from smolvlm_edge.values import check, is_real, plain
 
 
 class Event(Protocol):
@@ -26,10 +27,17 @@ class Stop:
             timeout: Seconds from now.
 
         Raises:
-            RequestError: The timeout is no time.
+            RequestError: They are nothing of that kind.
         """
-        if timeout is not None and not timeout > 0:
-            raise RequestError("timeout must be more than 0 seconds")
+        timeout = plain(timeout)
+        check(
+            {
+                "timeout must be a number of seconds, more than 0, or None": timeout is None
+                or (is_real(timeout, 0, math.inf) and timeout > 0),
+                "cancel must be an event, as threading.Event() is, or None": cancel is None
+                or (callable(getattr(cancel, "is_set", None)) and not isinstance(cancel, type)),
+            }
+        )
         self._cancel, self._timeout = cancel, timeout
         self._deadline = math.inf if timeout is None else time.monotonic() + timeout
         self._requested = False

@@ -9,6 +9,7 @@ from smolvlm_edge.generation.network import Memory
 from smolvlm_edge.graphs import available_cores
 from smolvlm_edge.graphs.engines import EngineName
 from smolvlm_edge.machine import memory_bytes
+from smolvlm_edge.values import is_whole
 
 Parallel = int | Literal["auto"]
 MOST = 256
@@ -53,10 +54,10 @@ def choose_width(
     Raises:
         RequestError: They make no sense.
     """
-    if parallel != "auto" and (not isinstance(parallel, int) or not 1 <= parallel <= MOST):
-        raise RequestError(f"parallel must be auto or a number from 1 to {MOST}, not {parallel!r}")
-    if cache_bytes is not None and cache_bytes < 1:
-        raise RequestError("cache_bytes must be 1 or more")
+    if not is_whole(parallel, 1, MOST) and not (isinstance(parallel, str) and parallel == "auto"):
+        raise RequestError(f"parallel must be auto or a number from 1 to {MOST}, not {str(parallel)[:40]!r}")
+    if cache_bytes is not None and not is_whole(cache_bytes, 1, None):
+        raise RequestError("cache_bytes must be a whole number, 1 or more, or None")
     if memory == "low" and parallel not in {1, "auto"}:
         raise RequestError("memory low answers one question at a time, because one half of the model is open at a time")
     size = bytes_per_position(text)
