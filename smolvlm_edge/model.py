@@ -259,6 +259,7 @@ class SmolVLM:
             StoppedError: `cancel` was set.
         """
         check_options(options)
+        check({"requests must be a list of requests, or something else to go through": isinstance(requests, Iterable)})
         many = Many(self._answer, self.width.count, options, ordered=ordered)
         return many.ordered(requests) if ordered else many.numbered(requests)
 
@@ -294,6 +295,7 @@ class SmolVLM:
         """
         check_options(options)
         check_choice("on_full", on_full, get_args(OnFull))
+        check({"system must be a text, or None": system is None or isinstance(system, str)})
         return Chat(self.respond, system, options, on_full)
 
     def respond(

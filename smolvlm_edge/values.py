@@ -32,17 +32,12 @@ def plain(value: Any) -> Any:
 
 def is_whole(value: Any, least: int = 0, most: int | None = MOST) -> bool:
     """Whether it is a whole number, no less and no more."""
-    return (
-        isinstance(value, Integral)
-        and not isinstance(value, bool)
-        and value >= least
-        and (most is None or value <= most)
-    )
+    return _is_number(value, Integral) and bool(value >= least and (most is None or value <= most))
 
 
 def is_real(value: Any, least: float, most: float) -> bool:
     """Whether it is a number, no less and no more; NaN is none."""
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(least <= value <= most)
+    return _is_number(value, Real) and bool(least <= value <= most)
 
 
 def is_text_or_texts(value: Any) -> bool:
@@ -85,3 +80,7 @@ def is_decay(value: Any) -> bool:
         return False
     start, factor = value
     return is_whole(start) and is_real(factor, 0, MOST) and factor > 0
+
+
+def _is_number(value: object, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from smolvlm_edge.errors import IntegrityError, UnsupportedModelError
-from smolvlm_edge.values import MOST as LARGEST
+from smolvlm_edge.values import MOST
 
+LARGEST = MOST
 LARGEST_FILE = 64 << 20
 """Bytes; a tokenizer.json of 250,000 tokens has 35 million."""
 

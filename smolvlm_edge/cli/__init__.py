@@ -5,8 +5,9 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from importlib.metadata import version
 from io import TextIOWrapper
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -27,13 +28,37 @@ from smolvlm_edge.errors import SmolEdgeError
 
 INTERRUPTED = 130
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"smol-edge {version('smol-edge')}")
+        raise typer.Exit
+
+
 app = typer.Typer(
-    help="Export SmolVLM-type checkpoints without torch, and run them on a plain CPU.",
     epilog="Exit codes: 0 ok, 1 runtime error, 2 usage, 3 no model, 4 damaged model, 5 bad picture or video, "
     "6 some of many pictures failed, 130 interrupt.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def common(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version and exit; of engines, `smol-edge doctor` tells.",
+            is_eager=True,
+            callback=_print_version,
+        ),
+    ] = False,
+) -> None:
+    """Export SmolVLM-type checkpoints without torch, and run them on a plain CPU."""
+
+
 app.command()(export)
 app.command()(run)
 app.command()(chat)

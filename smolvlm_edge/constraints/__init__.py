@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 
 from smolvlm_edge.bundle.tokenizer import tokenizing
 from smolvlm_edge.errors import EngineError, IncompleteError, RequestError
+from smolvlm_edge.values import check_choice
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -77,8 +78,7 @@ def read_constraint(options: Mapping[str, Any]) -> Constraint | None:
         RequestError: It makes no sense or asks for what llguidance cannot keep to, there is more than one, or the
             extra is not installed.
     """
-    if (on_limit := options.get("on_limit", "error")) not in get_args(OnLimit):
-        raise RequestError(f"on_limit must be one of {', '.join(get_args(OnLimit))}, not {on_limit!r}")
+    check_choice("on_limit", options.get("on_limit", "error"), get_args(OnLimit))
     given = {name: value for name in RULES if (value := options.get(name)) is not None}
     if not given:
         return None

@@ -89,12 +89,15 @@ def held(source: Any) -> Any:
     return data
 
 
-def readable(source: str | PathLike[str] | bytes) -> BytesIO | Path:
+def readable(source: Any) -> BytesIO | Path:
     """A path or the bytes of a file as something to open.
 
     Raises:
-        ImageError: It is missing, empty, a folder, out of reach or no regular file: a pipe may never end.
+        ImageError: It is neither, missing, empty, a folder, out of reach or no regular file: a pipe may never end.
     """
+    if not isinstance(source, str | PathLike | bytes):
+        kind = type(source).__name__
+        raise ImageError(f"a picture is a path, bytes, an open file, a Pillow image or a numpy array, not {kind}")
     if isinstance(source, bytes):
         if not source:
             raise ImageError("the picture is empty (0 bytes)")

@@ -46,7 +46,7 @@ class TextFidelity:
         """The short form, one line."""
         return (
             f"KL {self.kl:.4f} nats to fp32, {100 * self.top1:.1f} % of top tokens kept, "
-            f"perplexity × {self.perplexity_ratio:.3f} ({self.tokens:,} tokens of text)"
+            f"perplexity × {self.perplexity_ratio:.3f} ({self.tokens:,.0f} tokens of text)"
         )
 
     def to_dict(self) -> dict[str, Any]:
