@@ -214,6 +214,13 @@ def test_json_of_any_shape_ends_with_one_line(tmp_path: Path, text: str | bytes)
         ({"bad_words_ids": [[]]}, ("bad_words_ids",)),
         ({"top_p": "0.9"}, ("top_p",)),
         ({"eos_token_id": "</s>"}, ("eos_token_id",)),
+        ({"stop_strings": [5]}, ("stop_strings",)),
+        ({"sequence_bias": {"(1, 2)": 1.0}}, ("sequence_bias",)),
+        ({"sequence_bias": [[[1, 359], 1.0]]}, ("sequence_bias", "359")),
+        ({"sequence_bias": [[[1], "a"]]}, ("sequence_bias",)),
+        ({"min_new_tokens": "5"}, ("min_new_tokens",)),
+        ({"exponential_decay_length_penalty": [1]}, ("exponential_decay_length_penalty",)),
+        ({"typical_p": 0}, ("typical_p",)),
     ],
 )
 def test_senseless_generation_defaults(checkpoint: Path, changes: dict[str, object], words: tuple[str, ...]) -> None:

@@ -312,10 +312,11 @@ def test_without_an_end_token_the_templates_turn_end_ends_answers(
 def test_what_answers_cannot_follow_is_named_and_kept(
     tiny_checkpoints: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wishes = {"num_beams": 4, "min_new_tokens": 5, "typical_p": 1.0, "num_return_sequences": 1, "top_k": 7}
+    wishes = {"num_beams": 4, "forced_eos_token_id": 5, "top_h": None, "num_return_sequences": 1, "top_k": 7}
+    wishes |= {"encoder_repetition_penalty": 1.2, "guidance_scale": 1.0, "min_new_tokens": 3}
     checkpoint = edited(tiny_checkpoints["tiny-idefics3"], tmp_path / "checkpoint", **wishes)
     generation = Bundle.open(export_checkpoint(checkpoint, tmp_path / "out", RECIPES["fp32"])).model.generation
-    assert generation.ignored == ("min_new_tokens=5", "num_beams=4")
+    assert generation.ignored == ("encoder_repetition_penalty=1.2", "forced_eos_token_id=5", "num_beams=4")
     assert "num_beams=4" in caplog.text
-    assert generation.options() == {"top_k": 7}
+    assert generation.options() == {"top_k": 7, "min_tokens": 3}
     assert json.loads((tmp_path / "out" / "bundle.json").read_text())["model"]["generation"]["top_k"] == 7

@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -438,3 +439,9 @@ def imports(node: ast.AST, module: str) -> bool:
         case ast.Call(func=ast.Attribute(attr="import_module"), args=[ast.Constant(value=name)]):
             return name == module
     return False
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    result = smol_edge("--version")
+    assert (result.returncode, result.stdout) == (0, f"smol-edge {version('smol-edge')}\n")
+    assert smol_edge("--version", "run").stdout == result.stdout

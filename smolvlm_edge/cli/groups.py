@@ -62,7 +62,8 @@ class ModelOptions:
     trust: TrustOption = False
 
     def find(self) -> Path:
-        """The bundle's folder, as `MakingOptions.find`."""
+        """The bundle's folder, as `MakingOptions.find`; settings that are none are refused before."""
+        read_engine_options(self.engine_option or ())
         return self.making.find(self.model, wanted_targets(self.engine))
 
     def load(self, folder: Path, memory: Memory = "balanced", parallel: str = "1") -> SmolVLM:
