@@ -200,7 +200,7 @@ def _new_builder(target: Target) -> NewBuilder:
     try:
         from smolvlm_edge.export.targets.openvino import OpenVinoGraphBuilder  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
-        raise ExportError(f"this export needs {error.name}: pip install 'smol-edge[openvino]'") from error
+        raise ExportError.of_missing("this export needs", error.name, "openvino") from error
     return OpenVinoGraphBuilder
 
 

@@ -24,7 +24,8 @@ after the others – so an answer that was cancelled or took too long is 499, ng
 A picture that cannot be read is 400, as OpenAI's own API has it.
 """
 
-from typing import ClassVar
+from os import PathLike
+from typing import ClassVar, Self
 
 LONGEST_MESSAGE = 1000
 """Characters."""
@@ -35,11 +36,32 @@ class SmolEdgeError(Exception):
 
     exit_code: ClassVar[int] = 1
     status: ClassVar[int] = 500
+    path: PathLike[str] | str | None = None
+    """The file that cannot be read or written, if it is about that."""
+    extra: str | None = None
+    """The extra of smol-edge that is not installed, if it is about that."""
 
     def __init__(self, message: str = "") -> None:
         """Take no more of a message than a terminal can show; what it ends with says what to do."""
         half = LONGEST_MESSAGE // 2
         super().__init__(message if len(message) <= LONGEST_MESSAGE else f"{message[:half]} ... {message[-half:]}")
+
+    # Errors that many places raise word themselves, and keep their parts. These are constructors beside `__init__`,
+    # not arguments of it: an error is made anew of its message when it goes to another process.
+
+    @classmethod
+    def of_file(cls, path: PathLike[str] | str, error: Exception, verb: str = "read") -> Self:
+        """A file cannot be read (or written, ...), and why, as far as the system says it."""
+        made = cls(f"{path} cannot be {verb}: {getattr(error, 'strerror', None) or error}")
+        made.path = path
+        return made
+
+    @classmethod
+    def of_missing(cls, what: str, package: str | None, extra: str) -> Self:
+        """A package is not installed that something needs, and the extra that has it."""
+        made = cls(f"{what} {package}: pip install 'smol-edge[{extra}]'")
+        made.extra = extra
+        return made
 
 
 class RequestError(SmolEdgeError, ValueError):
@@ -57,6 +79,19 @@ class BusyError(RequestError):
 
 class ContextError(RequestError):
     """A prompt is longer than the model's context."""
+
+    context: int | None = None
+    """Tokens that the context holds."""
+
+    @classmethod
+    def of(cls, length: str, context: int) -> Self:
+        """The prompt takes so much, and the context holds so many tokens."""
+        made = cls(
+            f"the prompt takes {length} and the model's context holds {context}: "
+            "use fewer pictures or --frames, a smaller --longest-edge, --detail auto or low, or a shorter text"
+        )
+        made.context = context
+        return made
 
 
 class ModelNotFoundError(SmolEdgeError, LookupError):

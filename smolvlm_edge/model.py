@@ -15,9 +15,9 @@ from smolvlm_edge.chat import Chat, OnFull
 from smolvlm_edge.constraints import Constraint, Guide, Vocabulary
 from smolvlm_edge.conversation.messages import Conversation, RawMessage, Shown, Source
 from smolvlm_edge.conversation.model_input import ModelInput, PromptSize, least_tokens
-from smolvlm_edge.conversation.prompt import PromptEncoder, too_long
+from smolvlm_edge.conversation.prompt import PromptEncoder
 from smolvlm_edge.conversation.request import Request, read_request
-from smolvlm_edge.errors import EngineError
+from smolvlm_edge.errors import ContextError, EngineError
 from smolvlm_edge.generation.answer import Answer, Chunk, GenerateOptions, check_options, with_defaults
 from smolvlm_edge.generation.driving import Busy, Driver
 from smolvlm_edge.generation.network import Memory, Network
@@ -426,5 +426,5 @@ class SmolVLM:
         """Tokens that the context has left for the answer."""
         context = self.bundle.model.text.max_position_embeddings
         if prompt_tokens >= context:
-            raise too_long(f"{prompt_tokens} tokens", context)
+            raise ContextError.of(f"{prompt_tokens} tokens", context)
         return context - prompt_tokens

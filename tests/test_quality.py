@@ -393,6 +393,8 @@ def test_two_bundles_side_by_side(tiny_bundle, sentences: Path, tmp_path: Path) 
 def test_the_short_form_is_one_line() -> None:
     short = str(TextFidelity(tokens=2162, kl=0.0461, top1=0.864, perplexity=15.0, reference_perplexity=14.0))
     assert short == "KL 0.0461 nats to fp32, 86.4 % of top tokens kept, perplexity × 1.071 (2,162 tokens of text)"
+    kept = {"tokens": 1024.0, "kl": 0.5, "top1": 0.5, "perplexity": 2.0, "reference_perplexity": 1.0}
+    assert str(TextFidelity.from_dict(kept)).endswith("(1,024 tokens of text)"), "a bundle's manifest has numbers alone"
 
 
 # -- the plot ---------------------------------------------------------------------------------------

@@ -186,4 +186,4 @@ def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8") if file.is_file() else ""
     except (OSError, ValueError) as error:
-        raise RequestError(f"{file} cannot be read as text: {error}") from error
+        raise RequestError.of_file(file, error, "read as text") from error

@@ -173,7 +173,7 @@ class Bundle:
         try:
             return sha256(self.folder / name)
         except OSError as error:
-            raise IntegrityError(f"{self.folder / name} cannot be read: {error.strerror}") from error
+            raise IntegrityError.of_file(self.folder / name, error) from error
 
     def _check_sizes(self) -> None:
         for name, entry in self.files.items():

@@ -34,7 +34,7 @@ def read_bytes(path: Path, limit: int = LARGEST_FILE) -> bytes:
     except FileNotFoundError:
         raise IntegrityError(f"{path.name} is missing from {path.parent}") from None
     except (OSError, ValueError) as error:
-        raise IntegrityError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise IntegrityError.of_file(path, error) from error
     if len(data) > limit:
         raise IntegrityError(f"{path} has more than {limit:,} bytes")
     return data

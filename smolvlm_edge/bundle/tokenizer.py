@@ -30,7 +30,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     except IntegrityError:
         raise
     except Exception as error:  # the library raises a bare Exception
-        raise IntegrityError(f"{file} cannot be read: {error}") from error
+        raise IntegrityError.of_file(file, error) from error
     return tokenizer
 
 

@@ -76,7 +76,7 @@ def _opened(path: Path) -> Iterator["ParquetFile"]:
             yield file
     except (pyarrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno:
-            raise ImageError(f"{path} cannot be read: {error.strerror}") from error
+            raise ImageError.of_file(path, error) from error
         raise ImageError(f"{path} is no Parquet file, or a damaged one: {str(error).partition(chr(10))[0]}") from error
 
 
@@ -90,7 +90,7 @@ def import_pyarrow() -> tuple[Any, Any]:
         import pyarrow as pa  # noqa: PLC0415 - an extra
         import pyarrow.parquet as pq  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise EngineError("Parquet needs pyarrow: pip install 'smol-edge[tables]'") from error
+        raise EngineError.of_missing("Parquet needs", "pyarrow", "tables") from error
     return pa, pq
 
 

@@ -90,7 +90,7 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
             yield tar
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         if isinstance(error, OSError) and error.errno:
-            raise ImageError(f"{path} cannot be read: {error.strerror}") from error
+            raise ImageError.of_file(path, error) from error
         raise ImageError(f"{path} is no tar file, or a damaged one: {error}") from error
 
 

@@ -103,7 +103,7 @@ def import_lxml() -> Any:
     try:
         from lxml import etree  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
-        raise EngineError("XMP needs lxml: pip install 'smol-edge[xmp]'") from error
+        raise EngineError.of_missing("XMP needs", "lxml", "xmp") from error
     return etree
 
 

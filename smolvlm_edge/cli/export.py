@@ -89,7 +89,7 @@ def export(
         from smolvlm_edge.export.layouts import LAYOUTS, check_layout_output, export_as  # noqa: PLC0415
         from smolvlm_edge.quality import TextFidelity  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise ExportError(f"exporting needs {error.name}: pip install 'smol-edge[export]'") from error
+        raise ExportError.of_missing("exporting needs", error.name, "export") from error
     source, tuned = resolve(checkpoint), resolve(adapter) if adapter else None
     chosen, calibration = _recipe(quant, vision, recipe, calibrate)
     out = out or Path(f"{_short_name(tuned or source)}-{chosen.name}")

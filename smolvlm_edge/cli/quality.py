@@ -55,7 +55,7 @@ def quality(
     try:
         from smolvlm_edge import quality as measuring  # noqa: PLC0415 - needs an extra
     except ModuleNotFoundError as error:
-        raise ExportError(f"measuring quality needs {error.name}: pip install 'smol-edge[export]'") from error
+        raise ExportError.of_missing("measuring quality needs", error.name, "export") from error
     if plot is not None and not (plot.suffix == ".svg" and plot.parent.is_dir()):
         raise RequestError(f"--plot {plot}: name a file that ends in .svg, in a folder that exists")
     if text_only and images:

@@ -143,7 +143,7 @@ def _schema(path: Path) -> Any:
         with path.open("rb") as file:
             text = file.read(MOST_SCHEMA_BYTES + 1)
     except OSError as error:
-        raise RequestError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise RequestError.of_file(path, error) from error
     if len(text) > MOST_SCHEMA_BYTES:
         raise RequestError(f"{path} holds more than the {MOST_SCHEMA_BYTES >> 20} MB that a schema may have")
     try:

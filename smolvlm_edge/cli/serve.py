@@ -120,7 +120,7 @@ def serve(
         from smolvlm_edge.server.run import listen, name_of, run  # noqa: PLC0415
         from smolvlm_edge.server.settings import MB, Settings, read_api_keys  # noqa: PLC0415
     except ImportError as error:
-        raise RequestError(f"a server needs {error.name}: pip install 'smol-edge[server]'") from None
+        raise RequestError.of_missing("a server needs", error.name, "server") from None
     if host not in LOOPBACK and not access.api_key_file and not access.insecure:
         raise RequestError(f"{host} can be reached by others: give --api-key-file, or --insecure to let everybody ask")
     settings = Settings(

@@ -166,8 +166,7 @@ class Session:
         except FileExistsError:
             raise RequestError(f"{path} exists: choose another name") from None
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise RequestError(f"{path} cannot be written: {reason}") from error
+            raise RequestError.of_file(path, error, "written") from error
         self._say(f"{path} is written")
 
     def _say(self, text: str) -> None:

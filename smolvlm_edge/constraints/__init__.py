@@ -85,7 +85,7 @@ def read_constraint(options: Mapping[str, Any]) -> Constraint | None:
     if len(given) > 1:
         raise RequestError(f"{' and '.join(given)} exclude each other: an answer has one form")
     if find_spec("llguidance") is None:
-        raise RequestError("answers of a given form need llguidance: pip install 'smol-edge[json]'")
+        raise RequestError.of_missing("answers of a given form need", "llguidance", "json")
     ((name, value),) = given.items()
     constraint = Constraint(RULES[name](value))
     _check_grammar(name, constraint)

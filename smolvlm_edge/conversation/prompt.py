@@ -128,11 +128,11 @@ class PromptEncoder:
     def _check_pictures(self, grids: Sequence[tuple[int, int]]) -> None:
         tokens = sum(rows * columns + 1 for rows, columns in grids) * self._image_seq_len
         if tokens >= 8 * self._context:  # what is nearer is counted to the last token
-            raise too_long(f"{tokens} tokens", self._context)
+            raise ContextError.of(f"{tokens} tokens", self._context)
 
     def _check_length(self, text: str) -> None:
         if len(text) > min(LONGEST_TOKEN * self._context, LONGEST_TEXT):
-            raise too_long(f"{len(text):,} characters", self._context)
+            raise ContextError.of(f"{len(text):,} characters", self._context)
 
     def _tokens(self, text: str) -> list[int]:
         bos = self._special_tokens.get("bos_token")
@@ -191,14 +191,6 @@ class PromptEncoder:
             roles = {*self._special_tokens.values(), self.image_token}
             special = {id_: text for id_, text in special.items() if text in roles or id_ in config.eos_token_ids}
         return frozenset(special)
-
-
-def too_long(length: str, context: int) -> ContextError:
-    """What is said about a prompt of that length."""
-    return ContextError(
-        f"the prompt takes {length} and the model's context holds {context}: "
-        "use fewer pictures or --frames, a smaller --longest-edge, --detail auto or low, or a shorter text"
-    )
 
 
 def _special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:

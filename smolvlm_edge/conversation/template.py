@@ -126,7 +126,7 @@ def template_source(folder: Path, tokenizer_config: Mapping[str, Any]) -> str | 
                 raise IntegrityError(f"{file} is too long for a chat template")
             return file.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            raise IntegrityError(f"{file} cannot be read: {error}") from error
+            raise IntegrityError.of_file(file, error) from error
     source = None
     if (file := folder / "chat_template.json").is_file():
         source = read_json(file).get("chat_template")

@@ -103,4 +103,4 @@ def _opened(path: Path) -> "PdfDocument":
 
 
 def _missing(error: ModuleNotFoundError) -> EngineError:
-    return EngineError(f"documents need {error.name}: pip install 'smol-edge[convert]'")
+    return EngineError.of_missing("documents need", error.name, "convert")

@@ -49,7 +49,7 @@ class Text:
         try:
             text = path.read_text(encoding="utf-8")
         except OSError as error:
-            raise RequestError(f"{path} cannot be read: {error.strerror}") from error
+            raise RequestError.of_file(path, error) from error
         except ValueError as error:
             raise RequestError(f"{path} is no UTF-8 text: name another file with --text") from error
         return cls(path.name, _windows(text, PromptEncoder(bundle.folder, bundle.model), bundle))

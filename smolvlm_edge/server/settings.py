@@ -64,7 +64,7 @@ def read_api_keys(file: Path) -> tuple[str, ...]:
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:
-        raise RequestError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise RequestError.of_file(file, error) from error
     keys = tuple(line for line in lines if line and not line.startswith("#"))
     if not keys:
         raise RequestError(f"{file} holds no key: write one on a line of its own")

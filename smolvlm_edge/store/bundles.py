@@ -145,7 +145,7 @@ def _make(plan: Plan, progress: Progress | None) -> Path:
     try:
         from smolvlm_edge.export import export_checkpoint  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
-        raise ExportError(f"making a bundle needs {error.name}: pip install 'smol-edge[export]'") from error
+        raise ExportError.of_missing("making a bundle needs", error.name, "export") from error
     from smolvlm_edge.quantize import RECIPES  # noqa: PLC0415
 
     plan.folder.parent.mkdir(parents=True, exist_ok=True)

@@ -34,4 +34,4 @@ def check_graphs(bundle: Bundle, targets: Targets) -> None:
                     "whoever made it, pass --trust (in Python: trust=True)"
                 ) from None
             except OSError as error:
-                raise IntegrityError(f"{path} cannot be read: {error.strerror or error}") from error
+                raise IntegrityError.of_file(path, error) from error
