@@ -76,7 +76,7 @@ def test_whatever_a_request_raises_stands_in_its_place(model: SmolVLM, monkeypat
         Request(prompt=QUESTION),
     ]
     answers = list(model.generate_many(requests, max_tokens=2))
-    assert [type(each) for each in answers] == [TypeError, TypeError, MemoryError, ZeroDivisionError, Answer]
+    assert [type(each) for each in answers] == [TypeError, RequestError, MemoryError, ZeroDivisionError, Answer]
     assert "unknown option 'colour'" in str(answers[0])
 
 
@@ -152,7 +152,7 @@ def test_failures_that_are_kept_hold_no_pictures(model: SmolVLM) -> None:
     before = pictures_alive()
     failures = list(model.generate_many([{"images": cut_off, "prompt": QUESTION}] * 5))
     assert {type(failure) for failure in failures} == {ImageError}
-    assert pictures_alive() == before
+    assert pictures_alive() <= before  # what was there may go meanwhile
 
 
 def pictures_alive() -> int:

@@ -86,7 +86,7 @@ GENERATIONS = {
         "end-after-new-tokens": {"eos_token_id": 254, "min_new_tokens": 12},
         "end-after-length": {"eos_token_id": 9, "min_length": 51},
         "end-after-new-tokens-whatever-length": {"eos_token_id": 9, "min_new_tokens": 3, "min_length": 500},
-        "decaying-length": {"eos_token_id": 88, "exponential_decay_length_penalty": [2, 1.6]},
+        "decaying-length": {"eos_token_id": [2, 88], "exponential_decay_length_penalty": [2, 1.6]},
         "stop-string": {"stop_strings": " a"},
         "stop-string-that-ends-inside-a-token": {"stop_strings": ["fd", "zebra"]},
         "stop-string-of-several-tokens": {"stop_strings": ["never", "dy\x17,"]},
