@@ -12,7 +12,9 @@ from typing import Any, Literal, Self, Unpack, get_args, overload
 from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.bundle.config import ImageConfig, VideoConfig
 from smolvlm_edge.chat import Chat, OnFull
-from smolvlm_edge.constraints import Constraint, Guide, Vocabulary
+from smolvlm_edge.constraints import Constraint
+from smolvlm_edge.constraints.guide import Guide
+from smolvlm_edge.constraints.vocabulary import Vocabulary
 from smolvlm_edge.conversation.messages import Conversation, RawMessage, Shown, Source
 from smolvlm_edge.conversation.model_input import ModelInput, PromptSize, least_tokens
 from smolvlm_edge.conversation.prompt import PromptEncoder, too_long
