@@ -11,7 +11,7 @@ from hub import Fault, Hub
 from test_hub import REPO, Command, command, environment, files, hub  # noqa: F401 - fixtures
 
 from smolvlm_edge.errors import DownloadError
-from smolvlm_edge.store.hub.downloads import check_name
+from smolvlm_edge.store.hub import check_name
 
 
 def written(tmp_path: Path) -> set[str]:

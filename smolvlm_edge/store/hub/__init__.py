@@ -24,12 +24,13 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from smolvlm_edge.store.hub.cache import cache_folder, repository, snapshot
-from smolvlm_edge.store.hub.downloads import SMALL_BYTES, WEIGHT_BYTES, fetch, no_bar, remove_part
+from smolvlm_edge.store.hub.downloads import SMALL_BYTES, WEIGHT_BYTES, check_name, fetch, no_bar, remove_part
 from smolvlm_edge.store.hub.retries import within
 from smolvlm_edge.store.hub.wording import endpoint, in_words
 
 __all__ = [
     "cache_folder",
+    "check_name",
     "commit_here",
     "commit_there",
     "fetch_small",
