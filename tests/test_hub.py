@@ -740,6 +740,7 @@ def test_a_pull_request_gives_its_export_the_repository_s_name(
 def test_lock_prints_an_entry_with_the_hashes_of_what_came(command: Command, hub: Hub, files: dict[str, bytes]) -> None:
     lock = pinned(hub, {})
     pulled = command("models", "pull", "tiny", lock=lock)
+    assert pulled.returncode == 0, pulled.stderr
     Path(pulled.stdout.strip(), "README.md").write_text("of another program")
     entry = tomllib.loads(command("models", "lock", "tiny", lock=lock).stdout)["tiny"]
     assert (entry["repo"], entry["revision"]) == (REPO, hub.repos[REPO][0])
