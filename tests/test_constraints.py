@@ -418,7 +418,6 @@ def test_other_multiples_are_kept_to(multiple: float) -> None:
         "([a-z]{100}){500}",
         r"(\({9}){9}",
         r"[\](a{9}){900}]{300}",
-        "a{,5}",
         r"\p{L}{9}",
         "(?x)a{ 3 }",
     ],
