@@ -22,7 +22,8 @@ from smolvlm_edge.demo.scenes import MAKERS, scenes
 from smolvlm_edge.evaluation.drawn import DEFAULT_COUNT, drawn_items, drawn_questions, fingerprint
 from smolvlm_edge.evaluation.questions import Item, prompt
 from smolvlm_edge.evaluation.report import Report
-from smolvlm_edge.evaluation.scores import levenshtein, score
+from smolvlm_edge.evaluation.scores import score
+from smolvlm_edge.evaluation.scores.texts import levenshtein
 from smolvlm_edge.evaluation.tsv import QuestionFile, file_questions
 
 OPTIONS = {"A": "teddy bear", "B": "rabbit", "C": "cat", "D": "dog"}
