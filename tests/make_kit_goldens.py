@@ -323,10 +323,84 @@ def made() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         yield name, rows
 
 
+def asked() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Data set -> rows, the message that the kit makes of each, and the prompts that its two classes make of that.
+
+    A message is a list of texts and, for pictures, their numbers.
+    """
+    import pandas as pd
+    from vlmeval.dataset import build_dataset  # noqa: F401 - the package imports itself in this order
+    from vlmeval.dataset.image_mcq import ImageMCQDataset, MMMUDataset
+    from vlmeval.dataset.image_vqa import ImageVQADataset, MathVista, OCRBench
+    from vlmeval.dataset.image_yorn import ImageYORNDataset
+    from vlmeval.dataset.mvbench import MVBench
+    from vlmeval.dataset.tempcompass import TempCompass_MCQ, TempCompass_YorN
+    from vlmeval.dataset.videomme import VideoMME
+    from vlmeval.vlm.smolvlm import SmolVLM, SmolVLM2
+
+    hint = {"question": "How many are there?", "hint": "Count them.", "A": "one", "B": "None", "C": "two", "D": "3"}
+    options = [{**hint, "answer": "A"}, {**hint, "hint": None, "answer": "A"}]
+    place = {**hint, "hint": None, "question": "Is <image 2> left of <image 1>?", "answer": "A"}
+    opened = {"question": "What does <image 1> say, and <image 2>?", "answer": "nothing"}
+    text = [{"question": "What does it say? ", "answer": "x"}, {"question": "Is it red?", "answer": "Yes"}]
+    hard = "Hint: Give the letter.\nQuestion: How many?\nChoices:\n(A) one\n(B) two"
+    candidates = {"video": "x", "candidates": "['A. one', 'B. two']", "answer": "A", "question": "How many?"}
+    plain = {"video": "x", "candidates": "['one', 'two']", "answer": "one", "question": "How many?"}
+    sets = {
+        **dict.fromkeys(("MMStar", "AI2D_TEST", "ScienceQA_TEST", "SEEDBench_IMG"), (ImageMCQDataset, options)),
+        "MMMU_DEV_VAL": (MMMUDataset, [*options, place, opened]),
+        "MathVista_MINI": (MathVista, [{**text[0], "question": hard}, {**text[0], "question": "Hint: A number.\nHm?"}]),
+        "OCRBench": (OCRBench, text),
+        **dict.fromkeys(("ChartQA_TEST", "DocVQA_VAL", "InfoVQA_VAL", "TextVQA_VAL"), (ImageVQADataset, text)),
+        **dict.fromkeys(("POPE", "HallusionBench", "MME"), (ImageYORNDataset, text)),
+        "Video-MME": (VideoMME, [candidates]),
+        "MVBench": (MVBench, [plain]),
+        "TempCompass_MCQ": (TempCompass_MCQ, [candidates]),
+        "TempCompass_YorN": (TempCompass_YorN, [plain]),
+    }
+
+    class Written(Exception):  # noqa: N818
+        pass
+
+    class Processor:
+        image_processor = type("ImageProcessor", (), {})()
+
+        def __call__(self, text: str, **kwargs: Any) -> None:
+            raise Written(text)
+
+    def written(model: Any, message: list[dict[str, str]], name: str) -> str:
+        model.processor, model.sampling_frames, model.resolution = Processor(), 64, 512
+        try:
+            model.generate_inner(message, name)
+        except Written as written:
+            return str(written)
+        raise AssertionError
+
+    for name, (kind, rows) in sets.items():
+        data_set, found = kind.__new__(kind), []
+        vars(data_set).update(dataset_name=name, meta_only=True, use_subtitle=False, data_root="", fps=-1)
+        data_set.save_video_into_images = lambda line: ["0.png", "1.png"]
+        data_set.save_video_frames = lambda *args: (["0.png", "1.png"], [0, 1], {})
+        for row in rows:
+            paths = ["0.png", "1.png"] if "<image 2>" in row["question"] else ["0.png"]
+            line = pd.Series({**row, "image_path": paths, "prefix": "", "suffix": ""})
+            line = line[[column for column in line.index if line[column] is not None and line[column] != "None"]]
+            args = () if data_set.MODALITY == "IMAGE" else (False,)
+            message = data_set.build_prompt(line, *args)
+            pieces = [int(each["value"][0]) if each["type"] == "image" else each["value"] for each in message]
+            kinds = (SmolVLM, SmolVLM2) if data_set.MODALITY == "IMAGE" else (SmolVLM2,)
+            prompts = [written(kind.__new__(kind), message, name) for kind in kinds]
+            found.append({"row": row, "message": pieces, "prompts": prompts})
+        yield name, found
+
+
 if __name__ == "__main__":
     kit.use_kit(Path(sys.argv[1]))
     version, *_ = [
-        *(folder.name.split("-")[1] for folder in Path(sys.argv[1]).glob("ms_vlmeval-*.dist-info")),
+        *(
+            folder.name.split("-")[1].removesuffix(".dist")
+            for folder in Path(sys.argv[1]).glob("ms_vlmeval-*.dist-info")
+        ),
         "a checkout",
     ]
     sets = dict(made())
@@ -334,7 +408,8 @@ if __name__ == "__main__":
         f"{json.dumps(name)}: [\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "]"
         for name, rows in sets.items()
     )
-    text = f'{{"kit": "ms-vlmeval {version}", "sets": {{\n{lines}}}}}\n'
+    prompts = json.dumps(dict(asked()), ensure_ascii=False)
+    text = f'{{"kit": "ms-vlmeval {version}", "prompts": {prompts},\n"sets": {{\n{lines}}}}}\n'
     (Path(__file__).parent / "goldens" / "kit.json").write_text(text, encoding="utf-8")
     for name, rows in sets.items():
         print(f"{name}: {sum(row['score'] > 0 for row in rows)} of {len(rows)} right")

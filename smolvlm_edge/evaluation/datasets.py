@@ -5,6 +5,7 @@ A data set goes by its file's name, as in the kit. Read from ms-vlmeval 0.0.20; 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from string import ascii_uppercase
 from typing import NamedTuple
 
 from smolvlm_edge.errors import RequestError
@@ -67,7 +68,9 @@ def _mmmu(row: Row) -> Scored:
     """An open question is scored like a choice between its answer and any other one: `MMMU_preproc`."""
     if row.has("A"):
         return _choice(row)
-    return Scored("choice", ("A",), {**row.options(), "A": row.answer(), "B": OTHER_ANSWERS})
+    answer = row.answer()
+    letter = answer if answer in tuple(ascii_uppercase) else "A"
+    return Scored("choice", (letter,), {**row.options(), "A": answer, "B": OTHER_ANSWERS})
 
 
 def _mathvista(row: Row) -> Scored:

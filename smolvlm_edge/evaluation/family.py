@@ -1,8 +1,8 @@
 r"""How the publishers of SmolVLM word the questions of a data set, which their published scores rest on.
 
-After the class `SmolVLM` of VLMEvalKit (vlmeval/vlm/smolvlm.py at 0140ace): it takes the kit's own wording, replaces
-parts of it, and for multiple choice begins the answer with ` Answer:`. Its prompts are those of the family's chat
-template for one turn. A data set goes by its file's name, as in the kit.
+After the classes `SmolVLM` and `SmolVLM2` of VLMEvalKit (vlmeval/vlm/smolvlm.py of ms-vlmeval 0.0.20): they take the
+kit's own wording, replace parts of it, and for multiple choice begin the answer with ` Answer:`. Their prompts are
+those of the family's chat template for one turn. A data set goes by its file's name, as in the kit.
 """
 
 import re
@@ -120,17 +120,18 @@ def plain(dataset: str, prompt: str, pictures: int) -> Wording:
     return Wording(tuple(part for part in message(dataset, prompt, pictures) if part != ""))
 
 
-def family(dataset: str, prompt: str, pictures: int) -> Wording:
+def family(dataset: str, prompt: str, pictures: int, *, second: bool = False) -> Wording:
     """The question as the publishers put it."""
-    return word(dataset, message(dataset, prompt, pictures))
+    return word(dataset, message(dataset, prompt, pictures), second=second)
 
 
-def word(dataset: str, message: Message) -> Wording:
+def word(dataset: str, message: Message, *, second: bool = False) -> Wording:
     """The family's wording of a question.
 
     Args:
         dataset: The name of the file, without its ending.
         message: The kit's wording.
+        second: Whether SmolVLM2 is asked: its class has plain apostrophes where the other has typographic ones.
     """
     if dataset in MMMU:
         return _mmmu(message)
@@ -145,7 +146,7 @@ def word(dataset: str, message: Message) -> Wording:
         wording = _pictures_first(message, lambda text: _replaced(text, MATHVISTA).strip())
         return Wording(wording.parts, _answer_if_choices(wording.parts))
     if instructions := INSTRUCTIONS.get(re.sub("_(VAL|TEST)$", "", dataset)):
-        return _pictures_first(message, before=instructions)
+        return _pictures_first(message, before=instructions.replace("’", "'") if second else instructions)
     return Wording(_joined([*_changed(message), _ending(dataset)]))
 
 
@@ -158,7 +159,8 @@ def frames(dataset: str, message: Message) -> Wording:
     if len(shown) > MOST_FRAMES:
         shown = [shown[at * (len(shown) - 1) // (MOST_FRAMES - 1)] for at in range(MOST_FRAMES)]
     listed = [part for at in shown for part in (f" Frame from {at // 60:02}:{at % 60:02}: ", at)]
-    wording = _video(dataset, tuple(part for part in message if isinstance(part, str)))
+    texts = tuple(part for part in message if isinstance(part, str) and part.strip() != MVBENCH)
+    wording = _video(dataset, texts)
     return Wording(
         _joined(["Here are some frames sampled from a video:\n", *listed, " \n ", *wording.parts]),
         system=wording.system,
