@@ -85,7 +85,8 @@ def evaluate(
         counting_bar("question") as progress,
     ):
         task = progress.add_task("", total=asked.count)
-        wording = partial(plain if prompts == "plain" else family, questions.stem if questions else "")
+        dataset, second = questions.stem if questions else "", bundle.model.model_type == "smolvlm"
+        wording = partial(plain, dataset) if prompts == "plain" else partial(family, dataset, second=second)
         report = ask_all(vlm, asked, kept, max_tokens, lambda: progress.advance(task), wording)
     if as_json:
         name = DEMO if named.model in {None, DEMO} else folder.resolve().name

@@ -73,8 +73,9 @@ def ask_all(
                     raise answer
             report.count_asked(time.perf_counter() - start)
             start = time.perf_counter()
-            results.add(item, answer.text)
-            count(item, answer.text)
+            reply = answer.text.strip()  # begun for the model, it begins with a space
+            results.add(item, reply)
+            count(item, reply)
     return report
 
 
