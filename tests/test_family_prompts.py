@@ -51,7 +51,8 @@ def test_mmmu_lists_its_pictures() -> None:
     )
     within = "Question: Is <image 2> left of <image 1>?"  # the kit counts places, whatever the numbers are
     assert rendered("MMMU_DEV_VAL", within, pictures=2) == (
-        "User: Question: <image 1>:<image>\n<image 2>:<image>\nIs <image 1> left of <image 2> ?<end_of_utterance>\nAssistant:"
+        "User: Question: <image 1>:<image>\n<image 2>:<image>\nIs <image 1> left of <image 2> ?"
+        "<end_of_utterance>\nAssistant:"
     )
     assert family("MMMU_DEV_VAL", within, 2).parts == (
         *("Question: <image 1>:", 1, "\n<image 2>:", 0),

@@ -53,11 +53,14 @@ class SmolEdge(BaseModel):  # type: ignore[misc]
         pictures = [part["value"] for part in message if part["type"] == "image"]
         parts = tuple(next(numbers) if part["type"] == "image" else part["value"] for part in message)
         if name in VIDEOS:
-            messages, detail = frames(name, parts).messages(pictures), "low"
+            wording = frames(name, parts)
         else:
-            second = self._model.bundle.model.model_type == "smolvlm"
-            messages, detail = word(name, parts, second=second).messages(pictures), "high"
-        answer = self._model.generate(messages=messages, max_tokens=self._max_tokens, detail=detail)
+            wording = word(name, parts, second=self._model.bundle.model.model_type == "smolvlm")
+        answer = self._model.generate(
+            messages=wording.messages(pictures),
+            max_tokens=self._max_tokens,
+            detail="low" if name in VIDEOS else "high",
+        )
         return answer.text.strip()
 
 

@@ -22,7 +22,7 @@ class Scored(NamedTuple):
 
     rule: Rule
     answers: tuple[str, ...]
-    options: Mapping[str, str] = {}  # noqa: RUF012 - nothing changes it
+    options: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,18 +133,13 @@ def word(dataset: str, message: Message, *, second: bool = False) -> Wording:
         message: The kit's wording.
         second: Whether SmolVLM2 is asked: its class has plain apostrophes where the other has typographic ones.
     """
-    if dataset in MMMU:
-        return _mmmu(message)
+    if own := OWN.get(dataset):
+        return own(message)
     if dataset in VIDEOS:
         return _video(dataset, message)
     if MMBENCH.fullmatch(dataset):
         change = _choices("a letter")
         return _pictures_first(message, lambda text: _hint_after_question(_replaced(text, change)), prefill=ANSWER)
-    if dataset in PUREMCQ:
-        return Wording(_changed(message, lambda text: _replaced(text, _choices("the letter"))), ANSWER)
-    if dataset == "MathVista_MINI":
-        wording = _pictures_first(message, lambda text: _replaced(text, MATHVISTA).strip())
-        return Wording(wording.parts, _answer_if_choices(wording.parts))
     if instructions := INSTRUCTIONS.get(re.sub("_(VAL|TEST)$", "", dataset)):
         return _pictures_first(message, before=instructions.replace("’", "'") if second else instructions)
     return Wording(_joined([*_changed(message), _ending(dataset)]))
@@ -179,6 +174,15 @@ def _video(dataset: str, message: Message) -> Wording:
     text = _replaced(text, VIDEOS[dataset]) if "Options:" in text else text
     pictures = (part for part in message if isinstance(part, int))
     return Wording((*pictures, text), system=MVBENCH if dataset == "MVBench" else WATCH)
+
+
+def _choice(message: Message) -> Wording:
+    return Wording(_changed(message, lambda text: _replaced(text, _choices("the letter"))), ANSWER)
+
+
+def _mathvista(message: Message) -> Wording:
+    wording = _pictures_first(message, lambda text: _replaced(text, MATHVISTA).strip())
+    return Wording(wording.parts, _answer_if_choices(wording.parts))
 
 
 def _mmmu(message: Message) -> Wording:
@@ -236,3 +240,11 @@ def _hint_after_question(text: str) -> str:
 def _answer_if_choices(parts: Message) -> str:
     text = "".join(part for part in parts if isinstance(part, str))
     return ANSWER if "A." in text and "B." in text else ""
+
+
+OWN: Mapping[str, Callable[[Message], Wording]] = {
+    **dict.fromkeys(MMMU, _mmmu),
+    **dict.fromkeys(PUREMCQ, _choice),
+    "MathVista_MINI": _mathvista,
+}
+"""Data sets with a wording of their own."""

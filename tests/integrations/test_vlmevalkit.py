@@ -37,7 +37,7 @@ NEEDS = (
         "python-dotenv",
         "sty",
     ),
-    *("num2words", "termcolor", "huggingface_hub"),
+    *("num2words", "termcolor", "huggingface_hub", "xlsxwriter"),
 )
 """What the kit really uses here; the rest of what it imports is stood in for."""
 READ = "import json, sys, pandas; print(pandas.read_excel(sys.argv[1]).astype(str).to_json(orient='records'))"

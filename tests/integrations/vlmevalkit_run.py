@@ -1,4 +1,4 @@
-"""`run.py` of VLMEvalKit, with the models that smol-edge adds to it: FOLDER of the package `vlmeval`, then its arguments.
+"""`run.py` of VLMEvalKit with the models of smol-edge: FOLDER of the package `vlmeval`, then its arguments.
 
 The folder's files stay as they are: the line that docs/integrations.md appends to `vlmeval/config.py` is run here, and
 a data set named MMStar is given the checksum of the file that stands for it. At the end the names of the packages are

@@ -23,7 +23,7 @@ SPELLED = """
     there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's
     what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've
     wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
-""".split()
+""".split()  # noqa: SIM905 - a list of quoted words with apostrophes is no easier to read
 """Words whose apostrophe may be missing, one of them where there are several."""
 CONTRACTIONS = {
     word[:place] + word[place + 1 :]: word for word in SPELLED for place, letter in enumerate(word) if letter == "'"
