@@ -14,6 +14,7 @@ from smolvlm_edge.cli.lines import as_json_line
 from smolvlm_edge.cli.options import DetailOption, MemoryOption, ParallelOption, counting_bar
 from smolvlm_edge.errors import RequestError
 from smolvlm_edge.evaluation import ask_all
+from smolvlm_edge.evaluation.datasets import DATA_SETS
 from smolvlm_edge.evaluation.drawn import DEFAULT_COUNT, DEFAULT_SEED, drawn_questions
 from smolvlm_edge.evaluation.family import Prompts, family, plain
 from smolvlm_edge.evaluation.questions import Metric
@@ -76,8 +77,16 @@ def evaluate(
     folder = named.find()
     bundle = Bundle.open(folder)
     named = replace(named, engine=str(choose_engines(bundle, named.engine, named.threads)))
+    dataset = questions.stem if questions else ""
     begin = header(
-        sha256(folder / MANIFEST), named.engine, asked.fingerprint, metric or "default", detail, max_tokens, prompts
+        sha256(folder / MANIFEST),
+        named.engine,
+        asked.fingerprint,
+        metric or "default",
+        detail,
+        max_tokens,
+        prompts,
+        dataset if prompts == "family" or dataset in DATA_SETS else "",
     )
     with (
         open_results(results, begin) as kept,
@@ -85,7 +94,7 @@ def evaluate(
         counting_bar("question") as progress,
     ):
         task = progress.add_task("", total=asked.count)
-        dataset, second = questions.stem if questions else "", bundle.model.model_type == "smolvlm"
+        second = bundle.model.model_type == "smolvlm"
         wording = partial(plain, dataset) if prompts == "plain" else partial(family, dataset, second=second)
         report = ask_all(vlm, asked, kept, max_tokens, lambda: progress.advance(task), wording)
     if as_json:
