@@ -67,7 +67,6 @@ def test_whatever_a_request_raises_stands_in_its_place(model: SmolVLM, monkeypat
         raise MemoryError if options["detail"] == "high" else ZeroDivisionError
 
     monkeypatch.setattr(model._processor, "_picture", read)
-    monkeypatch.setattr("smolvlm_edge.conversation.processor.least_tokens", lambda *_: 0)
     requests = [
         {"prompt": QUESTION, "colour": "red"},
         "photo.jpg",
