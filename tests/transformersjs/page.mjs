@@ -1,28 +1,18 @@
 // examples/browser in headless Chromium: node page.mjs PACKAGE URL FOLDER [wasm|webgpu] < QUESTIONS > ANSWERS
 //
 // A line of questions is {"images": [PATH, ...], "prompt", "detail"} or {"offline": true}, after which the page is
-// loaded again without a network (WITHOUT_SERVICE_WORKER=1 blocks what makes that possible); a line of answers {"text", "status", "isolated", "errors"}.
-import { createRequire } from "node:module";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+// loaded again without a network (WITHOUT_SERVICE_WORKER=1 blocks what makes that possible); a line of answers {"text",
+// "status", "isolated", "errors"}.
 import { createInterface } from "node:readline";
+import { openChromium } from "./chromium.mjs";
 
 const [packageFolder, url, folder, device = "wasm"] = process.argv.slice(2);
-const { chromium } = createRequire(join(resolve(packageFolder), "package.json"))("playwright-core");
-const profile = mkdtempSync(join(tmpdir(), "chromium-"));
-const quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
-const graphics =
-  device === "webgpu"
-    ? ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan", "--ignore-gpu-blocklist"]
-    : ["--disable-gpu"];
-const browser = await chromium.launchPersistentContext(profile, {
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  headless: true,
+const WEBGPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"];
+const browser = await openChromium(packageFolder, {
   serviceWorkers: process.env.WITHOUT_SERVICE_WORKER ? "block" : "allow",
-  args: ["--no-sandbox", "--disable-quic", ...quiet, ...graphics],
+  ...(device === "webgpu" ? { args: [...WEBGPU, "--ignore-gpu-blocklist"] } : {}),
 });
-const page = await browser.newPage();
+const page = await browser.context.newPage();
 const errors = [];
 page.on("pageerror", (error) => errors.push(String(error)));
 page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
@@ -48,7 +38,7 @@ await load();
 for await (const line of createInterface({ input: process.stdin })) {
   const question = JSON.parse(line);
   if (question.offline) {
-    await browser.setOffline(true);
+    await browser.context.setOffline(true);
     await load();
   } else {
     await page.setInputFiles("#file", question.images);
@@ -64,4 +54,3 @@ for await (const line of createInterface({ input: process.stdin })) {
   console.log(JSON.stringify(answer));
 }
 await browser.close();
-rmSync(profile, { recursive: true, force: true });
