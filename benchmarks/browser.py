@@ -1,4 +1,4 @@
-"""What a model costs in headless Chromium: load, first token, tokens a second and memory of the browser.
+"""What a model costs in headless Chromium: size, load, first token, tokens a second and memory of the browser.
 
     python benchmarks/browser.py SITE --package PACKAGE --picture china.jpg
 
@@ -15,6 +15,8 @@ import threading
 import time
 from pathlib import Path
 
+from smolvlm_edge.export.layouts.transformersjs import GRAPHS, SUFFIXES
+
 ROOT = Path(__file__).parent.parent
 PROGRAM = ROOT / "tests" / "transformersjs" / "page.mjs"
 
@@ -29,13 +31,13 @@ def main(site: Path, package: Path, picture: Path, device: str) -> None:
         {"images": [str(picture)], "prompt": "Describe this image.", "detail": "low"},
         {"images": [str(picture)], "prompt": "Describe this image.", "detail": "auto"},
     ]
-    print("| model | question | tiles | tokens | first token s | tok/s | browser's peak MB |")
-    print("|---|---|---:|---:|---:|---:|---:|")
+    print("| model | files MB | load s | threads | tiles | tokens | first token s | tok/s | browser's peak MB |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     try:
         for name in json.loads((site / "models" / "models.json").read_text()):
             answers, peak = ask(["node", str(PROGRAM), str(package), address, name, device], questions)
-            for question, answer in zip(questions, answers, strict=True):
-                print(row(name, question["prompt"], answer["status"], peak))
+            for answer in answers:
+                print(row(name, fetched(site / "models" / name, device), answer, peak), flush=True)
     finally:
         server.terminate()
 
@@ -78,13 +80,23 @@ def memory(pid: int) -> int:
     return total
 
 
-def row(name: str, prompt: str, status: str, peak: int) -> str:
-    """A line of the table, of what the page said under its answer."""
-    found = re.match(r"(\d+) tiles, (\d+) \+ (\d+) tokens, first after ([\d.]+) s(?:, ([\d.]+) tokens/s)?", status)
-    if found is None:
-        return f"| {name} | {prompt} | {status} |"
+def fetched(folder: Path, device: str) -> int:
+    """Bytes of the graphs and weights that the page fetches of a model."""
+    config = json.loads((folder / "config.json").read_text())["transformers.js_config"]
+    dtype = config["device_config"]["webgpu"]["dtype"] if device == "webgpu" else config["dtype"]
+    return sum(file.stat().st_size for name in GRAPHS for file in folder.glob(f"onnx/{name}{SUFFIXES[dtype]}.onnx*"))
+
+
+def row(name: str, size: int, answer: dict[str, str], peak: int) -> str:
+    """A line of the table, of what the page said when it had loaded the model and under its answer."""
+    loading = re.search(r"Loaded in ([\d.]+) s(?:, (\d+) thread)?", answer["loaded"])
+    pattern = r"(\d+) tiles, (\d+) \+ (\d+) tokens, first after ([\d.]+) s(?:, ([\d.]+) tokens/s)?"
+    found = re.match(pattern, answer["status"])
+    if loading is None or found is None:
+        return f"| {name} | {answer['loaded']} | {answer['status']} |"
     tiles, asked, answered, first, speed = found.groups()
-    return f"| {name} | {prompt} | {tiles} | {asked} + {answered} | {first} | {speed or '–'} | {peak / 1e6:.0f} |"
+    made = f"{loading[1]} | {loading[2] or '–'} | {tiles} | {asked} + {answered} | {first} | {speed or '–'}"
+    return f"| {name} | {size / 1e6:.0f} | {made} | {peak / 1e6:.0f} |"
 
 
 if __name__ == "__main__":

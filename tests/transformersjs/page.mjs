@@ -2,7 +2,7 @@
 //
 // A line of questions is {"images": [PATH, ...], "prompt", "detail"} or {"offline": true}, after which the page is
 // loaded again without a network (WITHOUT_SERVICE_WORKER=1 blocks what makes that possible); a line of answers {"text",
-// "status", "isolated", "errors"}.
+// "status", "loaded" (what the status was then), "isolated", "errors"}.
 import { createInterface } from "node:readline";
 import { openChromium } from "./chromium.mjs";
 
@@ -32,14 +32,16 @@ async function load() {
   await page.selectOption("#device", device);
   await page.click("#model button");
   await settled("Loaded in|failed");
+  return status();
 }
 
-await load();
+const status = () => page.locator("#status").textContent();
+let loaded = await load();
 for await (const line of createInterface({ input: process.stdin })) {
   const question = JSON.parse(line);
   if (question.offline) {
     await browser.context.setOffline(true);
-    await load();
+    loaded = await load();
   } else {
     await page.setInputFiles("#file", question.images);
     await page.waitForFunction((n) => document.querySelectorAll("#pictures canvas").length === n, question.images.length);
@@ -48,9 +50,8 @@ for await (const line of createInterface({ input: process.stdin })) {
     await page.click("#ask");
     await settled("tokens/s|first after|failed");
   }
-  const read = (id) => page.locator(id).textContent();
+  const text = await page.locator("#answer").textContent();
   const isolated = await page.evaluate(() => self.crossOriginIsolated);
-  const answer = { text: await read("#answer"), status: await read("#status"), isolated, errors: errors.splice(0) };
-  console.log(JSON.stringify(answer));
+  console.log(JSON.stringify({ text, status: await status(), loaded, isolated, errors: errors.splice(0) }));
 }
 await browser.close();
