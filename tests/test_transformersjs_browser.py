@@ -223,7 +223,7 @@ def test_in_chromium_the_demonstration_model_is_as_often_right(
     dtype: str, host: str, site: Path, sample: Sample
 ) -> None:
     """With matrices that were widened, as the page has them."""
-    sample.check(run("ask_in_chromium.mjs", host, dtype, "widen", lines=hosted(sample.lines, site)))
+    sample.check(run("ask_in_chromium.mjs", host, dtype, "widened", lines=hosted(sample.lines, site)))
 
 
 ASKED = [{"images": [str(EXAMPLES / image) for image in images], "prompt": prompt} for images, prompt, _ in README]
@@ -273,7 +273,7 @@ def test_on_webgpu_where_there_is_any(host: str) -> None:
 def test_the_extension_describes_a_picture_of_another_site(host: str, site: Path, tmp_path: Path) -> None:
     """Put together as docs/browser.md says."""
     extension = shutil.copytree(EXAMPLES / "browser-extension", tmp_path / "extension")
-    for name in ("worker.js", "pictures.js"):
+    for name in ("worker.js", "pictures.js", "webgpu.js"):
         shutil.copy(site / name, extension)
     shutil.copytree(site / "lib", extension / "lib")
     shutil.copytree(site / "models" / "q8", extension / "models" / "my-model")

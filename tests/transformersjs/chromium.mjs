@@ -6,6 +6,14 @@ import { join, resolve } from "node:path";
 
 const QUIET = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 
+// A graphics processor that is played by this one; it has no float16.
+export const SWIFTSHADER = [
+  "--enable-unsafe-webgpu",
+  "--use-webgpu-adapter=swiftshader",
+  "--enable-features=Vulkan",
+  "--ignore-gpu-blocklist",
+];
+
 // {context, close}: a browser with a profile of its own, which goes when it is closed.
 export async function openChromium(packageFolder, { args = ["--disable-gpu"], ...options } = {}) {
   const { chromium } = createRequire(join(resolve(packageFolder), "package.json"))("playwright-core");

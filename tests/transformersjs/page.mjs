@@ -4,13 +4,12 @@
 // loaded again without a network (WITHOUT_SERVICE_WORKER=1 blocks what makes that possible); a line of answers {"text",
 // "status", "loaded" (what the status was then), "isolated", "errors"}.
 import { createInterface } from "node:readline";
-import { openChromium } from "./chromium.mjs";
+import { SWIFTSHADER, openChromium } from "./chromium.mjs";
 
 const [packageFolder, url, folder, device = "wasm"] = process.argv.slice(2);
-const WEBGPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"];
 const browser = await openChromium(packageFolder, {
   serviceWorkers: process.env.WITHOUT_SERVICE_WORKER ? "block" : "allow",
-  ...(device === "webgpu" ? { args: [...WEBGPU, "--ignore-gpu-blocklist"] } : {}),
+  ...(device === "webgpu" ? { args: SWIFTSHADER } : {}),
 });
 const page = await browser.context.newPage();
 const errors = [];
