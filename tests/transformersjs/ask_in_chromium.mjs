@@ -2,9 +2,9 @@
 //
 //     node ask_in_chromium.mjs PACKAGE SITE FOLDER [wasm|widened|webgpu] < QUESTIONS > ANSWERS
 //
-// SITE is the address of a host with lib/, models/FOLDER, pictures.js, webgpu.js and asking.mjs, from which pictures come, too. An
-// answer also says whether the page is "isolated" and how many "threads" it has. `widened` is WebAssembly with matrices
-// that are widened when a graph is opened, as the page has them.
+// SITE is the address of a host with lib/, models/FOLDER, pictures.js, webgpu.js and asking.mjs, from which pictures
+// come, too. An answer also says whether the page is "isolated" and how many "threads" it has. `widened` is WebAssembly
+// with matrices that are widened when a graph is opened, as the page has them.
 import { createInterface } from "node:readline";
 import { SWIFTSHADER, openChromium } from "./chromium.mjs";
 
