@@ -23,7 +23,8 @@ PROGRAM = ROOT / "tests" / "transformersjs" / "page.mjs"
 
 def main(site: Path, package: Path, picture: Path, device: str) -> None:
     """Ask every model: a question in text, one tile, and the picture as it is."""
-    server = subprocess.Popen([sys.executable, site / "serve.py", "0"], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, site / "serve.py", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert server.stdout is not None
     address = server.stdout.readline().strip()
     questions = [
@@ -37,7 +38,7 @@ def main(site: Path, package: Path, picture: Path, device: str) -> None:
         for name in json.loads((site / "models" / "models.json").read_text()):
             answers, peak = ask(["node", str(PROGRAM), str(package), address, name, device], questions)
             for answer in answers:
-                print(row(name, fetched(site / "models" / name, device), answer, peak), flush=True)
+                print(row(site / "models" / name, answer, peak), flush=True)
     finally:
         server.terminate()
 
@@ -80,23 +81,19 @@ def memory(pid: int) -> int:
     return total
 
 
-def fetched(folder: Path, device: str) -> int:
-    """Bytes of the graphs and weights that the page fetches of a model."""
-    config = json.loads((folder / "config.json").read_text())["transformers.js_config"]
-    dtype = config["device_config"]["webgpu"]["dtype"] if device == "webgpu" else config["dtype"]
-    return sum(file.stat().st_size for name in GRAPHS for file in folder.glob(f"onnx/{name}{SUFFIXES[dtype]}.onnx*"))
-
-
-def row(name: str, size: int, answer: dict[str, str], peak: int) -> str:
+def row(model: Path, answer: dict[str, str], peak: int) -> str:
     """A line of the table, of what the page said when it had loaded the model and under its answer."""
-    loading = re.search(r"Loaded in ([\d.]+) s(?:, (\d+) thread)?", answer["loaded"])
+    loading = re.match(r"Loaded (\w+) in ([\d.]+) s(?:, (\d+) thread)?", answer["loaded"])
     pattern = r"(\d+) tiles, (\d+) \+ (\d+) tokens, first after ([\d.]+) s(?:, ([\d.]+) tokens/s)?"
     found = re.match(pattern, answer["status"])
     if loading is None or found is None:
-        return f"| {name} | {answer['loaded']} | {answer['status']} |"
+        return f"| {model.name} | {answer['loaded']} | {answer['status']} |"
+    dtype, seconds, threads = loading.groups()
+    files = [file for graph in GRAPHS for file in model.glob(f"onnx/{graph}{SUFFIXES[dtype]}.onnx*")]
+    size = sum(file.stat().st_size for file in files)
     tiles, asked, answered, first, speed = found.groups()
-    made = f"{loading[1]} | {loading[2] or '–'} | {tiles} | {asked} + {answered} | {first} | {speed or '–'}"
-    return f"| {name} | {size / 1e6:.0f} | {made} | {peak / 1e6:.0f} |"
+    made = f"{seconds} | {threads or '–'} | {tiles} | {asked} + {answered} | {first} | {speed or '–'}"
+    return f"| {model.name} {dtype} | {size / 1e6:.0f} | {made} | {peak / 1e6:.0f} |"
 
 
 if __name__ == "__main__":

@@ -63,10 +63,10 @@ $("stop").addEventListener("click", () => worker.postMessage({ stop: true }));
 
 const on = {
   progress: ({ file, loaded, total }) => status(`${file}: ${megabytes(loaded)} of ${megabytes(total)}`),
-  loaded: ({ seconds, threads }) => {
+  loaded: ({ dtype, seconds, threads }) => {
     $("asking").disabled = false;
     $("prompt").focus();
-    status(`Loaded in ${seconds.toFixed(1)} s${threads ? `, ${threads} thread${threads > 1 ? "s" : ""}` : ""}.`);
+    status(`Loaded ${dtype} in ${seconds.toFixed(1)} s${threads ? `, ${threads} thread${threads > 1 ? "s" : ""}` : ""}.`);
   },
   reading: ({ promptTokens, tiles }) => status(`Reading ${promptTokens} tokens, ${tiles} tiles …`),
   piece: (piece) => $("answer").append(piece),

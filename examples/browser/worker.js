@@ -39,14 +39,15 @@ async function load({ folder, device, half }) {
   const config = await read("preprocessor_config.json");
   const formats = (await read("config.json"))["transformers.js_config"];
   processor.components.image_processor = imageProcessor(Tensor, config, () => detail);
+  const dtype = device === "webgpu" && half ? formats.device_config.webgpu.dtype : formats.dtype;
   model = await AutoModelForImageTextToText.from_pretrained(folder, {
     device,
-    dtype: device === "webgpu" && half ? formats.device_config.webgpu.dtype : formats.dtype,
+    dtype,
     session_options: device === "wasm" ? WIDEN : {},
     progress_callback: (event) => event.status === "progress" && postMessage({ progress: event }),
   });
   const threads = device === "wasm" ? env.backends.onnx.wasm.numThreads : null;
-  postMessage({ loaded: { seconds: (performance.now() - begin) / 1000, threads } });
+  postMessage({ loaded: { dtype, seconds: (performance.now() - begin) / 1000, threads } });
 }
 
 async function ask({ messages, pictures, maxTokens, wanted }) {

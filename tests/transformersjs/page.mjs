@@ -30,7 +30,7 @@ async function load() {
   await page.selectOption("#folder", folder);
   await page.selectOption("#device", device);
   await page.click("#model button");
-  await settled("Loaded in|failed");
+  await settled("Loaded \\w+ in|failed");
   return status();
 }
 
