@@ -1,4 +1,4 @@
-"""What a model costs in headless Chromium: load, first token, tokens a second and memory of the browser.
+"""What a model costs in headless Chromium: size, load, first token, tokens a second and memory of the browser.
 
     python benchmarks/browser.py SITE --package PACKAGE --picture china.jpg
 
@@ -15,13 +15,16 @@ import threading
 import time
 from pathlib import Path
 
+from smolvlm_edge.export.layouts.transformersjs import GRAPHS, SUFFIXES
+
 ROOT = Path(__file__).parent.parent
 PROGRAM = ROOT / "tests" / "transformersjs" / "page.mjs"
 
 
 def main(site: Path, package: Path, picture: Path, device: str) -> None:
     """Ask every model: a question in text, one tile, and the picture as it is."""
-    server = subprocess.Popen([sys.executable, site / "serve.py", "0"], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, site / "serve.py", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert server.stdout is not None
     address = server.stdout.readline().strip()
     questions = [
@@ -29,13 +32,13 @@ def main(site: Path, package: Path, picture: Path, device: str) -> None:
         {"images": [str(picture)], "prompt": "Describe this image.", "detail": "low"},
         {"images": [str(picture)], "prompt": "Describe this image.", "detail": "auto"},
     ]
-    print("| model | question | tiles | tokens | first token s | tok/s | browser's peak MB |")
-    print("|---|---|---:|---:|---:|---:|---:|")
+    print("| model | files MB | load s | threads | tiles | tokens | first token s | tok/s | browser's peak MB |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     try:
         for name in json.loads((site / "models" / "models.json").read_text()):
             answers, peak = ask(["node", str(PROGRAM), str(package), address, name, device], questions)
-            for question, answer in zip(questions, answers, strict=True):
-                print(row(name, question["prompt"], answer["status"], peak))
+            for answer in answers:
+                print(row(site / "models" / name, answer, peak), flush=True)
     finally:
         server.terminate()
 
@@ -78,13 +81,19 @@ def memory(pid: int) -> int:
     return total
 
 
-def row(name: str, prompt: str, status: str, peak: int) -> str:
-    """A line of the table, of what the page said under its answer."""
-    found = re.match(r"(\d+) tiles, (\d+) \+ (\d+) tokens, first after ([\d.]+) s(?:, ([\d.]+) tokens/s)?", status)
-    if found is None:
-        return f"| {name} | {prompt} | {status} |"
+def row(model: Path, answer: dict[str, str], peak: int) -> str:
+    """A line of the table, of what the page said when it had loaded the model and under its answer."""
+    loading = re.match(r"Loaded (\w+) in ([\d.]+) s(?:, (\d+) thread)?", answer["loaded"])
+    pattern = r"(\d+) tiles, (\d+) \+ (\d+) tokens, first after ([\d.]+) s(?:, ([\d.]+) tokens/s)?"
+    found = re.match(pattern, answer["status"])
+    if loading is None or found is None:
+        return f"| {model.name} | {answer['loaded']} | {answer['status']} |"
+    dtype, seconds, threads = loading.groups()
+    files = [file for graph in GRAPHS for file in model.glob(f"onnx/{graph}{SUFFIXES[dtype]}.onnx*")]
+    size = sum(file.stat().st_size for file in files)
     tiles, asked, answered, first, speed = found.groups()
-    return f"| {name} | {prompt} | {tiles} | {asked} + {answered} | {first} | {speed or '–'} | {peak / 1e6:.0f} |"
+    made = f"{seconds} | {threads or '–'} | {tiles} | {asked} + {answered} | {first} | {speed or '–'}"
+    return f"| {model.name} {dtype} | {size / 1e6:.0f} | {made} | {peak / 1e6:.0f} |"
 
 
 if __name__ == "__main__":

@@ -196,6 +196,27 @@ def test_files_of_the_media_folder_and_no_others(media) -> None:
         assert status(f"file://elsewhere{media}/shapes.png") in (400, 404)
 
 
+def test_a_site_of_plain_files_is_isolated_and_needs_no_key(tmp_path) -> None:
+    site = tmp_path / "site"
+    (site / "lib").mkdir(parents=True)
+    (site / "index.html").write_text("<title>Mine</title>")
+    (site / "lib" / "engine.wasm").write_bytes(b"\0asm")
+    (tmp_path / "secret.txt").write_text("secret")
+    (site / "link.txt").symlink_to(tmp_path / "secret.txt")
+    with client(Settings(api_keys=("first-key",), site=site)) as http:
+        page, engine = http.get("/site/"), http.get("/site/lib/engine.wasm")
+        assert "Mine" in page.text
+        assert engine.headers["content-type"] == "application/wasm"
+        for response in (page, engine):
+            assert response.headers["cross-origin-opener-policy"] == "same-origin"
+            assert response.headers["cross-origin-embedder-policy"] == "require-corp"
+        for path in ("/site/none.txt", "/site/link.txt", "/site/%2e%2e/secret.txt", "/site/..%2fsecret.txt"):
+            assert http.get(path).status_code == 404, path
+        assert http.get("/site/../v1/models").status_code in (401, 404)
+    with client(Settings()) as http:
+        assert http.get("/site/").status_code == 404
+
+
 def test_files_of_a_request_take_no_more_than_a_body_may(media) -> None:
     size = (media / "shapes.png").stat().st_size
     part = {"type": "image_url", "image_url": f"file://{media}/shapes.png"}

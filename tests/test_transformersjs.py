@@ -9,6 +9,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ import PIL
 import pytest
 from command import assert_fails, smol_edge
 from pictures import CASES, draw
+from PIL import Image
+from released_files import RELEASED
 from rig import Rig, assert_close, read_golden
+from sample_pictures import PICTURES, SETTINGS, SHAPES, resize_fingerprint
 
 from smolvlm_edge.bundle.config import ImageConfig
 from smolvlm_edge.bundle.reading import read_json
@@ -29,6 +33,7 @@ from smolvlm_edge.pictures.images import cut
 from smolvlm_edge.quantize import RECIPES
 
 GOLDENS = Path(__file__).parent / "goldens"
+IMAGES = read_json(GOLDENS / "images.json")
 SUFFIXES = {"fp32": "", "fp16": "_fp16", "q8": "_quantized", "q4": "_q4", "q4f16": "_q4f16"}
 QUANTS = {"fp32": "fp32", "fp16": "fp32", "q8": "int8", "q4": "int4", "q4f16": "int4"}
 SESSIONS = ("vision_encoder", "embed_tokens", "decoder_model_merged")
@@ -246,7 +251,10 @@ def test_a_folder_in_the_way(layouts: dict[str, Path], tiny_checkpoints: dict[st
     assert {path.name for path in tmp_path.iterdir()} == {"ours", "theirs"}
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
+
+
+@needs_node
 @pytest.mark.skipif(int(PIL.__version__.partition(".")[0]) < 13, reason="Pillow 13 has another order of passes")
 def test_the_page_cuts_pictures_to_the_last_bit_as_pillow_does() -> None:
     config = {
@@ -270,8 +278,7 @@ def test_the_page_cuts_pictures_to_the_last_bit_as_pillow_does() -> None:
     for number, case in enumerate(cases):
         drawn = draw(max(case["size"][0], 24), case["size"][1], seed=number % 7 + 1)
         picture = drawn.crop((0, 0, *case["size"]))
-        line = {"width": picture.width, "height": picture.height, "rgb": base64.b64encode(picture.tobytes()).decode()}
-        lines.append(json.dumps({**line, "config": case["config"], "detail": case["detail"]}))
+        lines.append(page_line(picture, case["config"], case["detail"]))
         rules = ImageConfig(
             longest_edge=case["config"]["size"]["longest_edge"],
             tile_size=case["config"]["max_image_size"]["longest_edge"],
@@ -292,12 +299,49 @@ def test_the_page_cuts_pictures_to_the_last_bit_as_pillow_does() -> None:
                 "pixel_values": sha256(values).hexdigest(),
             }
         )
-    program = Path(__file__).parent / "transformersjs" / "pixels.mjs"
-    command = ["node", str(program)]
+    for case, found, tiles in zip(cases, cut_by_the_page(lines), expected, strict=True):
+        assert found == tiles, case
+
+
+@needs_node
+@pytest.mark.skipif(IMAGES["resize_fingerprint"] != resize_fingerprint(), reason="made with another Pillow")
+def test_the_page_cuts_pictures_to_the_last_bit_as_transformers_does() -> None:
+    released = ImageConfig.from_folder(RELEASED)
+    small = [name for name in SHAPES if name != "page_2480x3508"]
+    cases = [(name, setting) for name in small for setting in ("unsplit", "edge_1024", "tile_364", "uneven_levels")]
+    cases += [("landscape", "released"), ("page_2480x3508", "unsplit")]
+    lines = []
+    for name, setting in cases:
+        rules = replace(released, **SETTINGS[setting])
+        config = {
+            "resample": rules.resample,
+            "rescale_factor": rules.rescale_factor,
+            "image_mean": rules.image_mean,
+            "image_std": rules.image_std,
+            "do_image_splitting": rules.split,
+            "size": {"longest_edge": rules.longest_edge},
+            "max_image_size": {"longest_edge": rules.tile_size},
+        }
+        lines.append(page_line(PICTURES[name](), config, "high"))
+    for (name, setting), found in zip(cases, cut_by_the_page(lines), strict=True):
+        golden = IMAGES["cases"][name][setting]
+        assert {key: golden[key] for key in ("rows", "columns")} == {key: found[key] for key in ("rows", "columns")}
+        assert found["pixel_values"] == golden["sha256"], (name, setting)
+
+
+def page_line(picture: Image.Image, config: dict[str, Any], detail: str) -> str:
+    """A picture for pixels.mjs."""
+    rgb = base64.b64encode(picture.tobytes()).decode()
+    line = {"width": picture.width, "height": picture.height, "rgb": rgb, "config": config, "detail": detail}
+    return json.dumps(line)
+
+
+def cut_by_the_page(lines: list[str]) -> list[Any]:
+    """What examples/browser/pictures.js makes of pictures."""
+    command = ["node", str(Path(__file__).parent / "transformersjs" / "pixels.mjs")]
     result = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    for case, line, tiles in zip(cases, result.stdout.splitlines(), expected, strict=True):
-        assert json.loads(line) == tiles, case
+    return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 def apart(actual: np.ndarray, expected: np.ndarray) -> float:

@@ -63,9 +63,10 @@ $("stop").addEventListener("click", () => worker.postMessage({ stop: true }));
 
 const on = {
   progress: ({ file, loaded, total }) => status(`${file}: ${megabytes(loaded)} of ${megabytes(total)}`),
-  loaded: ({ seconds, threads }) => {
+  loaded: ({ dtype, seconds, threads }) => {
     $("asking").disabled = false;
-    status(`Loaded in ${seconds.toFixed(1)} s${threads ? `, ${threads} thread${threads > 1 ? "s" : ""}` : ""}.`);
+    $("prompt").focus();
+    status(`Loaded ${dtype} in ${seconds.toFixed(1)} s${threads ? `, ${threads} thread${threads > 1 ? "s" : ""}` : ""}.`);
   },
   reading: ({ promptTokens, tiles }) => status(`Reading ${promptTokens} tokens, ${tiles} tiles …`),
   piece: (piece) => $("answer").append(piece),
@@ -76,16 +77,20 @@ const on = {
   },
   error: (message) => {
     busy(false);
-    status(`That failed: ${message}`);
+    status(`That failed: ${message}`, "alert");
   },
 };
 
+// The button that begins to work gets the keyboard before the other one stops working.
 function busy(answering) {
-  $("ask").disabled = answering;
-  $("stop").disabled = !answering;
+  const [off, on] = answering ? [$("ask"), $("stop")] : [$("stop"), $("ask")];
+  on.disabled = false;
+  if (document.activeElement === off) on.focus();
+  off.disabled = true;
 }
 
-function status(text) {
+function status(text, role = "none") {
+  $("status").role = role;
   $("status").textContent = text;
 }
 
@@ -101,7 +106,7 @@ $("file").addEventListener("change", async () => {
     try {
       add(await createImageBitmap(file, { colorSpaceConversion: "none" })); // upright, as EXIF says
     } catch {
-      status(`${file.name} is no picture that this browser reads`);
+      status(`${file.name} is no picture that this browser reads`, "alert");
     }
   }
 });
@@ -121,7 +126,7 @@ $("camera").addEventListener("click", async () => {
     $("camera").textContent = "Take picture";
     await video.play();
   } catch (error) {
-    status(`No camera: ${error.message}`);
+    status(`No camera: ${error.message}`, "alert");
   }
 });
 

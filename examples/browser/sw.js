@@ -12,6 +12,7 @@ const FILES = [
   "page.js",
   "worker.js",
   "pictures.js",
+  "webgpu.js",
   "lib/transformers.min.js",
   "lib/ort-wasm-simd-threaded.asyncify.mjs",
   "lib/ort-wasm-simd-threaded.asyncify.wasm",

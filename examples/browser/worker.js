@@ -8,6 +8,7 @@ import {
   env,
 } from "./lib/transformers.min.js";
 import { imageProcessor } from "./pictures.js";
+import { hideNarrowSubgroups } from "./webgpu.js";
 
 // Nothing is asked of a model hub, and no file of another host: graphs come from `models/`, the engine from `lib/`.
 env.allowRemoteModels = false;
@@ -19,6 +20,8 @@ const engine = new URL("lib/ort-wasm-simd-threaded.asyncify", import.meta.url).h
 env.backends.onnx.wasm.wasmPaths = { mjs: `${engine}.mjs`, wasm: `${engine}.wasm` };
 // Threads share memory, and a page may share memory only when it is isolated from others (COOP and COEP, see sw.js).
 env.backends.onnx.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency ?? 1, 4) : 1;
+
+hideNarrowSubgroups();
 
 // Packed matrices are widened once, when a graph is opened: WebAssembly has no kernel that multiplies with them.
 const WIDEN = { extra: { session: { disable_quant_qdq: "1" } } };
@@ -36,14 +39,15 @@ async function load({ folder, device, half }) {
   const config = await read("preprocessor_config.json");
   const formats = (await read("config.json"))["transformers.js_config"];
   processor.components.image_processor = imageProcessor(Tensor, config, () => detail);
+  const dtype = device === "webgpu" && half ? formats.device_config.webgpu.dtype : formats.dtype;
   model = await AutoModelForImageTextToText.from_pretrained(folder, {
     device,
-    dtype: device === "webgpu" && half ? formats.device_config.webgpu.dtype : formats.dtype,
+    dtype,
     session_options: device === "wasm" ? WIDEN : {},
     progress_callback: (event) => event.status === "progress" && postMessage({ progress: event }),
   });
   const threads = device === "wasm" ? env.backends.onnx.wasm.numThreads : null;
-  postMessage({ loaded: { seconds: (performance.now() - begin) / 1000, threads } });
+  postMessage({ loaded: { dtype, seconds: (performance.now() - begin) / 1000, threads } });
 }
 
 async function ask({ messages, pictures, maxTokens, wanted }) {

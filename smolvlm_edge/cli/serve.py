@@ -52,6 +52,12 @@ class AccessOptions:
     media_dir: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="Folder below which file: URLs may point.")
     ] = None
+    site: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, file_okay=False, help="Folder of plain files that everybody is shown at /site/, isolated."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,7 @@ def serve(
         hosts=tuple(access.allow_host or ()),
         fetch_pictures=access.fetch_pictures,
         media_dir=access.media_dir,
+        site=access.site,
         detail=detail,
         limits=limit.limits(),
     )

@@ -34,6 +34,12 @@ PAGE_POLICY = {
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     "Cache-Control": "no-cache",
 }
+SITE_POLICY = {  # isolated from other sites, which WebAssembly's threads need
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
 ENDPOINTS = (
     Endpoint(
         "POST",
@@ -96,7 +102,7 @@ def create_app(
         for path in endpoint.paths
     ]
     app = Starlette(
-        routes=[*routes, Route("/", _index), Mount("/page", _Page(directory=PAGE))],
+        routes=[*routes, Route("/", _index), Mount("/page", _Folder(PAGE, PAGE_POLICY)), *_site(settings.site)],
         middleware=[Middleware(Guards, settings=settings)],
         exception_handlers={HTTPException: handle},
         lifespan=lifespan,
@@ -129,13 +135,21 @@ def _answered(path: str, handler: Callable[[Request], Awaitable[Response]]) -> C
     return answered
 
 
-class _Page(StaticFiles):
-    """The page's files, with the rules by which a browser keeps to them."""
+class _Folder(StaticFiles):
+    """A folder's files, with the rules by which a browser keeps to them."""
+
+    def __init__(self, directory: Path, policy: dict[str, str], *, html: bool = False) -> None:
+        super().__init__(directory=directory, html=html)
+        self._policy = policy
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)
-        response.headers.update(PAGE_POLICY)
+        response.headers.update(self._policy)
         return response
+
+
+def _site(folder: Path | None) -> list[Mount]:
+    return [Mount("/site", _Folder(folder, SITE_POLICY, html=True))] if folder else []
 
 
 async def _index(_: Request) -> Response:

@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 OWN_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 PUBLIC = frozenset({"/", "/favicon.ico", "/health", "/v1/health"})
-"""What is given without a key; and the page's files, below PAGE."""
-PAGE = "/page/"
+"""What is given without a key; and files below FILES, for which a browser sends none."""
+FILES = ("/page/", "/site/")
 SECURE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
@@ -59,7 +59,7 @@ class Guards:
                 if scope["method"] == "OPTIONS":
                     await Response(status_code=204, headers=extra | _preflight(headers))(scope, receive, send)
                     return
-            if scope["path"] not in PUBLIC and not scope["path"].startswith(PAGE):
+            if scope["path"] not in PUBLIC and not scope["path"].startswith(FILES):
                 self._check_key(headers)
             self._check_body(headers)
         except HttpError as problem:

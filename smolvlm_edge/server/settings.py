@@ -50,6 +50,8 @@ class Settings:
     """Whether http: and https: URLs of pictures are fetched."""
     media_dir: Path | None = None
     """The folder below which file: URLs may point."""
+    site: Path | None = None
+    """A folder of plain files that are shown to everybody."""
     detail: Detail = "high"
     """Tiles for pictures of which a request does not say."""
     limits: Limits = field(default_factory=Limits)

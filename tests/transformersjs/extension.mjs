@@ -1,21 +1,14 @@
 // examples/browser-extension in headless Chromium: node extension.mjs PACKAGE EXTENSION < PICTURE_URLS > ANSWERS
-import { createRequire } from "node:module";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
+import { openChromium } from "./chromium.mjs";
 
 const [packageFolder, extension] = process.argv.slice(2);
-const { chromium } = createRequire(join(resolve(packageFolder), "package.json"))("playwright-core");
-const profile = mkdtempSync(join(tmpdir(), "chromium-"));
-const quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
-const browser = await chromium.launchPersistentContext(profile, {
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+const browser = await openChromium(packageFolder, {
   headless: false, // the old headless mode knows no extensions
   ignoreDefaultArgs: ["--disable-extensions"],
-  args: ["--headless=new", "--no-sandbox", "--disable-quic", "--disable-gpu", ...quiet, `--load-extension=${extension}`],
+  args: ["--headless=new", "--disable-gpu", `--load-extension=${extension}`],
 });
-const worker = browser.serviceWorkers()[0] ?? (await browser.waitForEvent("serviceworker"));
+const worker = browser.context.serviceWorkers()[0] ?? (await browser.context.waitForEvent("serviceworker"));
 await worker.evaluate(() => {
   const reasons = ["WORKERS"]; // as background.js does when the menu is used, which no program can click
   return chrome.offscreen.createDocument({ url: "offscreen.html", reasons, justification: "test" });
@@ -25,4 +18,3 @@ for await (const line of createInterface({ input: process.stdin })) {
   console.log(JSON.stringify(await worker.evaluate(ask, JSON.parse(line))));
 }
 await browser.close();
-rmSync(profile, { recursive: true, force: true });

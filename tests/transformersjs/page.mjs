@@ -1,28 +1,17 @@
 // examples/browser in headless Chromium: node page.mjs PACKAGE URL FOLDER [wasm|webgpu] < QUESTIONS > ANSWERS
 //
 // A line of questions is {"images": [PATH, ...], "prompt", "detail"} or {"offline": true}, after which the page is
-// loaded again without a network (WITHOUT_SERVICE_WORKER=1 blocks what makes that possible); a line of answers {"text", "status", "isolated", "errors"}.
-import { createRequire } from "node:module";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+// loaded again without a network (WITHOUT_SERVICE_WORKER=1 blocks what makes that possible); a line of answers {"text",
+// "status", "loaded" (what the status was then), "isolated", "errors"}.
 import { createInterface } from "node:readline";
+import { SWIFTSHADER, openChromium } from "./chromium.mjs";
 
 const [packageFolder, url, folder, device = "wasm"] = process.argv.slice(2);
-const { chromium } = createRequire(join(resolve(packageFolder), "package.json"))("playwright-core");
-const profile = mkdtempSync(join(tmpdir(), "chromium-"));
-const quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
-const graphics =
-  device === "webgpu"
-    ? ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan", "--ignore-gpu-blocklist"]
-    : ["--disable-gpu"];
-const browser = await chromium.launchPersistentContext(profile, {
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  headless: true,
+const browser = await openChromium(packageFolder, {
   serviceWorkers: process.env.WITHOUT_SERVICE_WORKER ? "block" : "allow",
-  args: ["--no-sandbox", "--disable-quic", ...quiet, ...graphics],
+  ...(device === "webgpu" ? { args: SWIFTSHADER } : {}),
 });
-const page = await browser.newPage();
+const page = await browser.context.newPage();
 const errors = [];
 page.on("pageerror", (error) => errors.push(String(error)));
 page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
@@ -41,15 +30,17 @@ async function load() {
   await page.selectOption("#folder", folder);
   await page.selectOption("#device", device);
   await page.click("#model button");
-  await settled("Loaded in|failed");
+  await settled("Loaded \\w+ in|failed");
+  return status();
 }
 
-await load();
+const status = () => page.locator("#status").textContent();
+let loaded = await load();
 for await (const line of createInterface({ input: process.stdin })) {
   const question = JSON.parse(line);
   if (question.offline) {
-    await browser.setOffline(true);
-    await load();
+    await browser.context.setOffline(true);
+    loaded = await load();
   } else {
     await page.setInputFiles("#file", question.images);
     await page.waitForFunction((n) => document.querySelectorAll("#pictures canvas").length === n, question.images.length);
@@ -58,10 +49,8 @@ for await (const line of createInterface({ input: process.stdin })) {
     await page.click("#ask");
     await settled("tokens/s|first after|failed");
   }
-  const read = (id) => page.locator(id).textContent();
+  const text = await page.locator("#answer").textContent();
   const isolated = await page.evaluate(() => self.crossOriginIsolated);
-  const answer = { text: await read("#answer"), status: await read("#status"), isolated, errors: errors.splice(0) };
-  console.log(JSON.stringify(answer));
+  console.log(JSON.stringify({ text, status: await status(), loaded, isolated, errors: errors.splice(0) }));
 }
 await browser.close();
-rmSync(profile, { recursive: true, force: true });
