@@ -259,8 +259,8 @@ class SmolVLM:
     ) -> PromptSize:
         """How many tokens a prompt with its pictures takes; computes nothing, and raises what `stream` raises."""
         conversation = read_request(images, prompt, messages, options)
-        self._refuse_what_cannot_fit(conversation, options)
         stop = Stop(options.get("cancel"), options.get("timeout"))
+        self._refuse_what_cannot_fit(conversation, options, stop.check)
         pictures = [self._read(shown, options, stop.check) for shown in conversation.sources]
         read = ModelInput.of(conversation, pictures, self.prompt_encoder, self.bundle.model)
         return PromptSize(
@@ -315,7 +315,7 @@ class SmolVLM:
                 turn.enter_context(self._driver.turn(stop, thread))
             with clock.measure("preprocess_ms"):
                 if len(pictures) < len(conversation.sources):
-                    self._refuse_what_cannot_fit(conversation, options)
+                    self._refuse_what_cannot_fit(conversation, options, stop.check)
                 for source in conversation.sources[len(pictures) :]:
                     pictures.append(self._read(source, options, stop.check))
                     stop.check()
@@ -356,20 +356,24 @@ class SmolVLM:
         """The answer to a request of `generate_many`, whose pictures are read before it is its turn."""
         images, prompt, messages = request.pop("images", ()), request.pop("prompt", ""), request.pop("messages", None)
         conversation = read_request(images, prompt, messages, request)
-        self._refuse_what_cannot_fit(conversation, request)
+        self._refuse_what_cannot_fit(conversation, request, stop.check)
 
         def pictures() -> list[Picture]:  # of which nothing here keeps hold
             return [self._read(source, request, stop.check) for source in conversation.sources]
 
         return Answer.of(self.respond(conversation, pictures(), request, stop, asking))
 
-    def _refuse_what_cannot_fit(self, conversation: Conversation, options: GenerateOptions) -> None:
+    def _refuse_what_cannot_fit(self, conversation: Conversation, options: GenerateOptions, check: Check) -> None:
         """Before pictures are decoded: raise RequestError if their tokens alone exceed the context."""
-        self._room(least_tokens(conversation, self.prompt_encoder, self.bundle.model, self.image_config, options))
+        model, images = self.bundle.model, self.image_config
+        self._room(least_tokens(conversation, self.prompt_encoder, model, images, self._video_config, options, check))
+
+    def _video_config(self) -> VideoConfig:
+        return VideoConfig.from_folder(self.bundle.folder)
 
     def _read(self, shown: Shown, options: GenerateOptions, check: Check) -> Picture:
         if isinstance(shown.source, Video):
-            return read_clip(shown.source, VideoConfig.from_folder(self.bundle.folder), check)
+            return read_clip(shown.source, self._video_config(), check)
         detail, longest_edge = shown.detail or options.get("detail", "high"), options.get("longest_edge")
         return cut(open_image(shown.source, check), self.image_config, detail=detail, longest_edge=longest_edge)
 

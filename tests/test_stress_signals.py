@@ -21,7 +21,7 @@ def test_a_signal_at_any_moment_of_a_start(name: str, exit_code: int, tiny_bundl
     picture = Path(__file__).parent.parent / "examples" / "shapes.png"
     command = [sys.executable, "-c", PROGRAM, "run", picture, "describe", "--model", tiny_bundle(), "--max-tokens", "2"]
     outcomes: Counter[tuple[int, str]] = Counter()
-    for start in range(STARTS):
+    for start in range(1, STARTS + 1):
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "begun\n"
