@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
+from io import BytesIO
 from itertools import islice
 from json import JSONDecodeError
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Thread, local
 from typing import Any, BinaryIO, TypeVar
 
 from filelock import FileLock, Timeout
@@ -34,6 +35,7 @@ from huggingface_hub import (
     HfApi,
     constants,
     get_hf_file_metadata,
+    get_session,
     get_token,
     hf_hub_url,
     scan_cache_dir,
@@ -58,7 +60,7 @@ PATIENCE = float(os.environ.get("SMOL_EDGE_HUB_TIMEOUT") or 120)
 """Seconds for one answer of the hub that is no file, with all that is tried again."""
 MOST_LISTED = 10_000
 SMALL_BYTES, WEIGHT_BYTES = 64 << 20, 1 << 38
-"""The most that a file may have."""
+"""The most that a file may have, and of the small ones also an answer that is no file."""
 SHA256 = re.compile("[0-9a-f]{64}")
 FIRST_WAIT = 1.0  # seconds before the second try; each wait is twice the one before
 
@@ -302,7 +304,9 @@ def _within(call: Callable[[], T]) -> T:
     answers: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
 
     def ask() -> None:
+        _asking.bounded = True
         try:
+            _bound(get_session())
             answers.put((_patiently(call), None))
         except BaseException as error:  # noqa: BLE001 - raised where it was asked
             answers.put((None, error))
@@ -315,6 +319,31 @@ def _within(call: Callable[[], T]) -> T:
     if error is not None:
         raise error
     return answer  # type: ignore[return-value]  # there is no error, so it is there
+
+
+_asking = local()
+
+
+def _bound(session: Any) -> None:
+    """Have the library's client, of httpx or before 1.0 of requests, read answers through `_read`."""
+    hooks = (session.event_hooks if hasattr(session, "event_hooks") else session.hooks)["response"]
+    if _read not in hooks:
+        hooks.append(_read)
+
+
+def _read(response: Any, *_: object, **__: object) -> None:
+    """Read what comes to a thread that asks for no file: the library would read without end, and keep it all.
+
+    Raises:
+        DownloadError: It is more than anybody has to say.
+    """
+    if not getattr(_asking, "bounded", False):
+        return
+    kept = BytesIO()
+    bounded = _Bounded(kept, SMALL_BYTES, f"what {_endpoint()} answers")
+    for piece in response.iter_bytes() if hasattr(response, "iter_bytes") else response.iter_content(1 << 16):
+        bounded.write(piece)
+    response._content = kept.getvalue()  # where both kinds look first
 
 
 def _patiently(call: Callable[[], T]) -> T:
