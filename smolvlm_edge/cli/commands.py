@@ -74,6 +74,8 @@ def command() -> NoReturn:
                 sys.exit(_unwritable(error))
             case MemoryError() | RecursionError():
                 sys.exit(_failed("out of memory: close other programs, or take less at once"))
+            case RuntimeError(__context__=OSError() as cause) if "Symlink loop" in str(error):  # until Python 3.13
+                sys.exit(_unwritable(cause))
             case RuntimeError() if "can't start new thread" in str(error):
                 sys.exit(_failed("the system gives this process no more threads: raise its limit, or --threads 1"))
         raise
