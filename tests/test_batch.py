@@ -66,8 +66,7 @@ def test_whatever_a_request_raises_stands_in_its_place(model: SmolVLM, monkeypat
     def read(_shown, options, *_args):
         raise MemoryError if options["detail"] == "high" else ZeroDivisionError
 
-    monkeypatch.setattr(model, "_read", read)
-    monkeypatch.setattr(model, "_refuse_what_cannot_fit", lambda *_: None)
+    monkeypatch.setattr(model._processor, "_picture", read)
     requests = [
         {"prompt": QUESTION, "colour": "red"},
         "photo.jpg",

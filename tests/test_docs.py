@@ -31,6 +31,7 @@ REASONS = {
     "takes hours",
     "a part of a program",
     "needs optimum-intel",
+    "needs VLMEvalKit",
 }
 
 
