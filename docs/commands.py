@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import typer
 
-from smolvlm_edge.cli import app
+from smolvlm_edge.cli.commands import app
 
 PAGE = Path(__file__).parent / "reference" / "commands.md"
 HEAD = """# Command reference

@@ -10,59 +10,27 @@
     chat = model.chat()
     print(chat.ask("What is this?", "photo.jpg"), chat.ask("Which colour has it?"))
 
-Importing this opens no engine; loading a model does, and opens no connection.
+Importing this opens no engine; loading a model does, and opens no connection. What stands in `public` is imported when
+one of its names is asked for: the command has to heed signals before that, and it takes a while.
 """
 
-from smolvlm_edge.chat import Chat
-from smolvlm_edge.conversation.request import Request
-from smolvlm_edge.errors import (
-    BusyError,
-    ContextError,
-    DownloadError,
-    EngineError,
-    ExportError,
-    ImageError,
-    IncompleteError,
-    IntegrityError,
-    ModelNotFoundError,
-    RequestError,
-    SmolEdgeError,
-    StoppedError,
-    UnsupportedModelError,
-    VideoError,
-)
-from smolvlm_edge.generation.answer import Answer, Chunk, GenerateOptions
-from smolvlm_edge.generation.logprobs import Logprobs
-from smolvlm_edge.generation.timings import Timings
-from smolvlm_edge.model import SmolVLM
-from smolvlm_edge.pictures.video import Timeline, Video
-from smolvlm_edge.store.bundles import LocalModel, local_models
+from importlib import import_module
 
-__all__ = [
-    "Answer",
-    "BusyError",
-    "Chat",
-    "Chunk",
-    "ContextError",
-    "DownloadError",
-    "EngineError",
-    "ExportError",
-    "GenerateOptions",
-    "ImageError",
-    "IncompleteError",
-    "IntegrityError",
-    "LocalModel",
-    "Logprobs",
-    "ModelNotFoundError",
-    "Request",
-    "RequestError",
-    "SmolEdgeError",
-    "SmolVLM",
-    "StoppedError",
-    "Timeline",
-    "Timings",
-    "UnsupportedModelError",
-    "Video",
-    "VideoError",
-    "local_models",
-]
+TYPE_CHECKING = False  # that of typing takes longer to import than all of this
+if TYPE_CHECKING:
+    from typing import Any
+
+    from smolvlm_edge.public import *  # noqa: F403 - type checkers and editors find the names there
+
+
+def __getattr__(name: str) -> "Any":
+    if not name.startswith("__") or name == "__all__":
+        public = import_module("smolvlm_edge.public")
+        globals().update({each: getattr(public, each) for each in public.__all__}, __all__=public.__all__)
+    if name not in globals():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__getattr__("__all__")})

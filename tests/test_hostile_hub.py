@@ -66,6 +66,13 @@ def test_a_listing_without_end(hub: Hub, command: Command) -> None:  # noqa: F81
     assert_fails(command("models", "pull", REPO), 1, "lists more than")
 
 
+@pytest.mark.parametrize("path", ["/api/models/", "/tree/"])
+def test_a_page_without_end(hub: Hub, command: Command, path: str) -> None:  # noqa: F811
+    """Bounded by bytes: the time that a hub may take is enough for gigabytes."""
+    hub.faults = [Fault(path, 99, 200, body=b'[{"path": "' + b"x" * (70 << 20))]
+    assert_fails(command("models", "pull", REPO), 1, "goes on beyond the 67,108,864 bytes")
+
+
 @pytest.mark.parametrize("path", ["/api/models/", "/tree/", "/resolve/"])
 def test_a_hub_that_accepts_and_never_answers(hub: Hub, command: Command, path: str) -> None:  # noqa: F811
     silent = threading.Event()

@@ -19,7 +19,7 @@ from sample_pictures import encoded, pixels, rgb
 from test_images import CONFIG, png_chunk
 
 from smolvlm_edge import ImageError, StoppedError
-from smolvlm_edge.pictures import images
+from smolvlm_edge.pictures import apart, images
 from smolvlm_edge.pictures import pixels as rules
 from smolvlm_edge.pictures.images import check_image, cut, grid_of, open_image
 
@@ -232,6 +232,48 @@ def test_a_large_jpeg_2000_is_decoded_at_a_quarter_of_its_size(monkeypatch: pyte
     found = np.asarray(open_image(encoded(Image.new("RGB", (160, 120), (10, 200, 60)), "JPEG2000")))
     assert found.shape == (30, 40, 3)
     assert np.abs(found.astype(int) - (10, 200, 60)).max() <= 2
+
+
+def test_a_jpeg_2000_that_takes_long_is_decoded_in_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its decoder lets no other thread run: a deadline beside it would not be kept."""
+    level = np.random.default_rng(0).integers(0, 1 << 16, (400, 300), np.uint16)
+    started: list[list[str]] = []
+
+    class Counted(subprocess.Popen[bytes]):
+        def __init__(self, command: list[str], **options: object) -> None:
+            started.append(command)
+            super().__init__(command, **options)
+
+    monkeypatch.setattr(apart.subprocess, "Popen", Counted)
+    for picture in (Image.fromarray(level), Image.fromarray((level >> 8).astype(np.uint8)).convert("RGB")):
+        data = encoded(picture, "JPEG2000")
+        (tmp_path / "a.jp2").write_bytes(data)
+        assert len(data) > apart.FEW_BYTES
+        for source in (data, tmp_path / "a.jp2"):
+            assert np.array_equal(np.asarray(open_image(source)), np.repeat((level >> 8)[..., None], 3, axis=-1))
+    assert len(started) == 4
+    for damaged in (data[:200_000], data[:3000] + bytes(200_000)):
+        with pytest.raises(ImageError, match="the picture cannot be decoded: it is damaged"):
+            open_image(damaged)
+    assert open_image(encoded(Image.new("RGB", (40, 30)), "JPEG2000")).size == (40, 30)
+    monkeypatch.setattr(sys, "executable", "/opt/photos/photos")  # a frozen application, which cannot be started
+    assert open_image(data).size == (300, 400)
+    assert len(started) == 6
+
+
+@pytest.mark.parametrize(
+    ("container", "options"), [("WEBP", {}), ("AVIF", {}), ("JPEG", {"progressive": True, "mode": "CMYK"})]
+)
+def test_pictures_that_take_more_memory_may_have_fewer_pixels(
+    container: str, options: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "MAX_PIXELS", 10_000)
+    mode, rest = options.get("mode", "RGB"), {key: value for key, value in options.items() if key != "mode"}
+    assert open_image(encoded(Image.new(mode, (70, 70)), container, **rest)).size == (70, 70)
+    with pytest.raises(ImageError, match=r"more than [578],\d\d\d pixels"):
+        open_image(encoded(Image.new(mode, (95, 95)), container, **rest))
 
 
 @pytest.mark.parametrize("size", [(1, 300_000), (300_000, 1), (1, 80_000_000)])

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from smolvlm_edge import Answer, RequestError, SmolEdgeError, SmolVLM
-from smolvlm_edge.cli import app
+from smolvlm_edge.cli.commands import app
 from smolvlm_edge.generation.answer import GenerateOptions
 
 PROMPT = "What is it?"

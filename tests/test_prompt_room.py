@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clips import write_clip, write_gif
 from PIL import Image
 
-from smolvlm_edge import RequestError, SmolVLM
-from smolvlm_edge.pictures import images
+from smolvlm_edge import RequestError, SmolVLM, Video
+from smolvlm_edge.pictures import images, video
 
 
 def test_tokens_are_counted_before_pictures_are_decoded(
@@ -31,3 +32,41 @@ def test_tokens_are_counted_before_pictures_are_decoded(
     assert str(refused) == str(raised.value)
     count = int(str(raised.value).split("takes ")[1].split()[0])
     assert count >= len(many) * image_tokens
+
+
+@pytest.mark.parametrize("kind", ["mp4", "gif", "folder", "list"])
+def test_frames_are_counted_before_they_are_decoded(
+    kind: str, tiny_bundle: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SmolVLM.load(tiny_bundle()) as model:
+        config = model.bundle.model
+        count = config.text.max_position_embeddings // config.image_seq_len + 1
+        path = tmp_path / f"clip.{kind}"
+        if kind == "mp4":
+            write_clip(path, count)
+        elif kind == "gif":
+            write_gif(path, count)
+        else:
+            path.mkdir()
+            for number in range(count):
+                Image.new("RGB", (20, 20), (number % 256, 0, 0)).save(path / f"frame-{number}.png")
+        source = sorted(path.iterdir()) if kind == "list" else path
+
+        def decoded(*_: object, **__: object) -> None:
+            raise AssertionError("a frame was decoded")
+
+        monkeypatch.setattr(video, "cut", decoded)
+        clips = [Video(source, frames=count)], [Video(source, frames=count // 2 + 1)] * 2
+        for clip in clips:
+            with pytest.raises(RequestError, match=r"the prompt takes \d+ tokens"):
+                model.generate(clip, "describe", max_tokens=1)
+
+
+def test_frames_that_may_be_fewer_are_looked_at(tiny_bundle: Callable[..., Path], tmp_path: Path) -> None:
+    """Hundreds of frames in the first second, then one that stays: most of the moments show that one."""
+    with SmolVLM.load(tiny_bundle()) as model:
+        config = model.bundle.model
+        count = config.text.max_position_embeddings // config.image_seq_len + 1
+        shown = [*range(0, 1000, 1000 // count), 3 * count * 100]
+        clip = Video(write_clip(tmp_path / "a.mkv", len(shown), rate=100, milliseconds=shown), frames=count)
+        assert model.generate(clip, "describe", max_tokens=1).token_ids

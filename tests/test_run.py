@@ -198,6 +198,20 @@ def test_output_that_cannot_be_written(bundle: Path) -> None:
     assert "No space left" in result.stderr
 
 
+@pytest.mark.parametrize("place", ["loop", "loop/x"])
+@pytest.mark.parametrize("command", ["describe", "export"])
+def test_output_that_is_a_link_to_itself(bundle: Path, picture: Path, tmp_path: Path, place: str, command: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    arguments: dict[str, tuple[str | Path, ...]] = {
+        "describe": ("describe", picture, "--model", bundle),
+        "export": ("export", Path(__file__).parent / "checkpoints" / "tiny-idefics3"),
+    }
+    result = smol_edge(*arguments[command], "--out", tmp_path / place)
+    assert_fails(result, result.returncode, "loop")
+    assert result.returncode in (1, 2)
+    assert "Traceback" not in result.stderr
+
+
 def test_stdin_that_holds_no_picture(bundle: Path) -> None:
     options = ("run", "-", QUESTION, "--model", bundle)
     assert_fails(smol_edge(*options, stdin=subprocess.DEVNULL), 5, "empty")

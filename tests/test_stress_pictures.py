@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -65,11 +66,19 @@ def test_mutated_files_end_no_batch(tiny_bundle: Callable[..., Path]) -> None:
         assert len(list(model.generate_many(requests, max_tokens=1, detail="low"))) == 400
 
 
+def noise(side: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8))
+
+
 BOMBS: dict[str, Callable[[], bytes]] = {
     "GIF": lambda: gif_bomb(4000, 120),
     "APNG": lambda: png_bomb(4000, 120),
     "PNG": lambda: encoded(Image.new("L", (9400, 9400)), "PNG"),
     "JPEG 2000": lambda: encoded(Image.new("RGB", (2800, 2800)), "JPEG2000"),
+    "noise in JPEG 2000": lambda: encoded(noise(2800), "JPEG2000"),
+    "1 x 80,000,000": lambda: encoded(Image.new("1", (1, 300_000)), "PNG").replace(
+        struct.pack(">II", 1, 300_000), struct.pack(">II", 1, 80_000_000)
+    ),
     "WebP": lambda: encoded(Image.new("RGB", (6600, 6600)), "WEBP"),
 }
 

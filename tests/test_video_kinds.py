@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from threading import Event
 
@@ -205,6 +205,17 @@ def png_bomb(side: int, frames: int) -> bytes:
         whole.append(png_chunk(b"fcTL", control[number]))
         whole.append(png_chunk(b"fdAT", struct.pack(">I", 2 * number) + data))
     return b"".join([*whole, png_chunk(b"IEND", b"")])
+
+
+def test_a_gif_whose_later_frame_is_larger_than_its_head_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by fuzzing: 246 bytes that took 1.5 GB."""
+    monkeypatch.setattr(pictures, "MAX_FRAME_PIXELS", 5_000)
+    small, large = encoded(Image.new("P", (30, 20)), "GIF"), encoded(Image.new("P", (90, 60)), "GIF")
+    start = large.index(b"\x2c" + bytes(4))
+    for second, reads in ((small[small.index(b"\x2c" + bytes(4)) : -1], True), (large[start:-1], False)):
+        video = Video(small[:-1] + second + b";", frames=2)
+        with nullcontext() if reads else pytest.raises(ImageError, match="frames of more than 5,000 pixels"):
+            assert read(video).frames
 
 
 @pytest.mark.parametrize("bomb", [gif_bomb, png_bomb])

@@ -1,13 +1,13 @@
 """A conversation and its pictures -> what the model reads: token ids, and what stands in the places of pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from smolvlm_edge.bundle.config import ImageConfig, ModelConfig
+from smolvlm_edge.bundle.config import ImageConfig, ModelConfig, VideoConfig
 from smolvlm_edge.conversation.messages import Conversation
 from smolvlm_edge.conversation.prompt import PromptEncoder
 from smolvlm_edge.errors import IntegrityError
@@ -15,8 +15,9 @@ from smolvlm_edge.generation.answer import GenerateOptions
 from smolvlm_edge.generation.network import Features
 from smolvlm_edge.generation.slots import Keys
 from smolvlm_edge.graphs import Floats, Graph
+from smolvlm_edge.pictures.deadline import Check
 from smolvlm_edge.pictures.images import Tiles, grid_of
-from smolvlm_edge.pictures.video import Clip, Picture, Timeline, Video
+from smolvlm_edge.pictures.video import Clip, Picture, Timeline, Video, least_frames
 
 
 def least_tokens(
@@ -24,26 +25,42 @@ def least_tokens(
     encoder: PromptEncoder,
     config: ModelConfig,
     images: ImageConfig,
+    videos: Callable[[], VideoConfig],
     options: GenerateOptions,
+    check: Check | None = None,
 ) -> int:
-    """Tokens that a conversation takes at least, by the heads of its pictures' files; before anything is decoded.
+    """Tokens that a conversation takes at least, by the heads of its files; before anything is decoded.
 
-    Videos are left out: how many frames they give is known once they are open.
+    Videos are opened only where so many frames as they may give might not fit.
+
+    Args:
+        conversation: What is asked.
+        encoder: Knows the tokens.
+        config: The model.
+        images: Its rules for pictures.
+        videos: Reads its rules for videos.
+        options: Of the answer.
+        check: Called meanwhile; what it raises ends the counting.
 
     Raises:
-        ImageError: As `grid_of`.
+        RequestError: As `least_frames`.
+        ImageError: As `grid_of` and `least_frames`.
     """
     detail, longest_edge = options.get("detail", "high"), options.get("longest_edge")
-    grids, videos = [], 0
+    context, clips, grids = config.text.max_position_embeddings, [], []
     for shown in conversation.sources:
         if isinstance(shown.source, Video):
-            videos += 1
+            clips.append(shown.source)
         else:
             grids.append(grid_of(shown.source, images, detail=shown.detail or detail, longest_edge=longest_edge))
-    least = sum(rows * columns + 1 for rows, columns in grids) * config.image_seq_len
-    if videos or least < config.text.max_position_embeddings:
-        return least
-    return len(encoder.encode(conversation.turns, grids))
+    tiles = sum(rows * columns + 1 for rows, columns in grids)
+    if clips:
+        rules = videos()
+        most = tiles + sum(clip.frames or rules.max_frames for clip in clips)
+        if most * config.image_seq_len >= context:
+            tiles += sum(least_frames(clip, rules, check) for clip in clips)
+    least = tiles * config.image_seq_len
+    return least if clips or least < context else len(encoder.encode(conversation.turns, grids))
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,8 @@ class Processor:
         """
         if len(pictures) < len(conversation.sources):
             # before any is decoded: their tokens alone may exceed the context
-            self.room(least_tokens(conversation, self.encoder, self._config, self.images, options))
+            videos = self._video_config
+            self.room(least_tokens(conversation, self.encoder, self._config, self.images, videos, options, stop.check))
         for shown in conversation.sources[len(pictures) :]:
             pictures.append(self._picture(shown, options, stop))
             stop.check()
@@ -68,8 +69,11 @@ class Processor:
             raise ContextError.of(f"{prompt_tokens} tokens", context)
         return context - prompt_tokens
 
+    def _video_config(self) -> VideoConfig:
+        return VideoConfig.from_folder(self._bundle.folder)
+
     def _picture(self, shown: Shown, options: GenerateOptions, stop: Stop) -> Picture:
         if isinstance(shown.source, Video):
-            return read_clip(shown.source, VideoConfig.from_folder(self._bundle.folder), stop.check)
+            return read_clip(shown.source, self._video_config(), stop.check)
         detail, longest_edge = shown.detail or options.get("detail", "high"), options.get("longest_edge")
         return cut(open_image(shown.source, stop.check), self.images, detail=detail, longest_edge=longest_edge)

@@ -21,6 +21,7 @@ from PIL import Image
 
 from smolvlm_edge.bundle.config import ImageConfig
 from smolvlm_edge.errors import ImageError, IntegrityError
+from smolvlm_edge.pictures.apart import is_slow, upright_rgb_apart
 from smolvlm_edge.pictures.deadline import Check, until_stopped
 from smolvlm_edge.pictures.pixels import shrink_on_load, upright_rgb, upright_size
 from smolvlm_edge.pictures.sources import ImageSource, decoding, held, opened, readable, shown
@@ -202,7 +203,7 @@ def _decoded(source: Any) -> Image.Image:
         pages = getattr(image, "n_frames", 1) if image.format in PAGED_FORMATS else 1
         if pages > 1:
             logger.warning("%s holds %d pictures; only the first is used", _name(source), pages)
-        return upright_rgb(image, own=True)
+        return upright_rgb_apart(file) if is_slow(image, file) else upright_rgb(image, own=True)
 
 
 def _name(source: Any) -> str:

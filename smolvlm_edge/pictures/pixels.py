@@ -17,10 +17,10 @@ MAX_JPEG_PIXELS = 256_000_000
 """A JPEG of more than `MAX_PIXELS` is decoded at a half, a quarter or an eighth of its size, up to so many: phones
 take photographs of 200 megapixels. Progressive files, which have to be held as a whole, are not."""
 MAX_JPEG2000_PIXELS = 8_000_000
-"""A JPEG 2000 of more is decoded at a half, a quarter, ... of its size: the decoder takes 20 bytes a pixel, and lets no
-other thread run meanwhile."""
-MAX_WEBP_PIXELS = 45_000_000
-"""The decoder of WebP takes 24 bytes a pixel."""
+"""A JPEG 2000 of more is decoded at a half, a quarter, ... of its size: the decoder takes 20 bytes a pixel."""
+DEAREST = {"WEBP": 18, "AVIF": 11, "progressive CMYK": 12}
+"""Bytes a pixel, where decoding takes more than 9, three times what RGB takes: no picture takes more than the largest
+one does at 9."""
 BAND_PIXELS = 1 << 20
 WITHOUT_ALPHA = {"BMP", "DIB", "ICO", "TGA"}
 """Formats whose fourth channel, if it is 0 everywhere, was never meant as transparency."""
@@ -38,11 +38,11 @@ def shrink_on_load(image: Image.Image) -> None:
     pixels, most = image.width * image.height, MAX_PIXELS
     if not pixels:
         raise ImageError(f"has no pixels ({image.width} x {image.height})")
-    kind = image.format if image.format in ("JPEG", "JPEG2000", "WEBP") else None
+    kind = image.format if image.format in ("JPEG", "JPEG2000", *DEAREST) else None
     if kind == "JPEG" and not image.info.get("progressive"):
         most = max(most, MAX_JPEG_PIXELS)
-    elif kind == "WEBP":
-        most = min(most, MAX_WEBP_PIXELS)
+    elif dear := DEAREST.get("progressive CMYK" if kind == "JPEG" and image.mode == "CMYK" else str(kind)):
+        most = 9 * most // dear
     if pixels > most:
         raise ImageError(f"has more than {most:,} pixels: make it smaller first")
     if max(image.size) > MAX_SIDE:

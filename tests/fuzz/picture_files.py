@@ -89,6 +89,8 @@ def mutations(count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
 def _damaged(data: bytes, dice: random.Random) -> bytes:
     file = bytearray(data)
     for _ in range(dice.choice((1, 1, 2, 4, 16))):
+        if not file:
+            break
         place = dice.randrange(min(len(file), dice.choice((64, 256, 100_000))))  # headers first
         match dice.randrange(6):
             case 0 | 1:

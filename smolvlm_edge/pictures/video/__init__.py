@@ -26,7 +26,7 @@ from smolvlm_edge.pictures.video.frames import sample_moments
 from smolvlm_edge.pictures.video.pictures import Animation, Pictures, is_animation, numbered_frames
 from smolvlm_edge.pictures.video.timeline import MAX_FRAMES, Timeline
 
-__all__ = ["Clip", "Picture", "Timeline", "Video", "as_video", "read_clip"]
+__all__ = ["Clip", "Picture", "Timeline", "Video", "as_video", "least_frames", "read_clip"]
 
 MAX_RATE = 1000
 
@@ -85,6 +85,9 @@ class _Footage(Protocol):
     def frames(self, moments: Sequence[float], check: Check) -> Iterator[tuple[float, Image.Image]]:
         """(second, RGB picture) of what is shown at these ascending seconds; the picture is valid until the next."""
 
+    def distinct(self, moments: Sequence[float]) -> int:
+        """How many frames these seconds show at least, as far as that is known before they are decoded."""
+
     def close(self) -> None: ...
 
 
@@ -103,6 +106,17 @@ def as_video(source: ImageSource | Video) -> Video | None:
         return Video(source)
     file = readable(source)
     return Video(source) if format_of(file) or is_animation(file) else None
+
+
+def least_frames(video: Video, config: VideoConfig, check: Check | None = None) -> int:
+    """How many frames `read_clip` takes at least, as far as that is known before one is decoded; raises as it does."""
+    go_on = check or (lambda: None)
+
+    def count() -> int:
+        with closing(_open(video, config.fps, go_on)) as footage:
+            return footage.distinct(_moments(footage, video, config))
+
+    return until_stopped(count, check)
 
 
 def read_clip(video: Video, config: VideoConfig, check: Check | None = None) -> Clip:
@@ -131,24 +145,27 @@ def read_clip(video: Video, config: VideoConfig, check: Check | None = None) -> 
 
 def _read(video: Video, config: VideoConfig, check: Check) -> Clip:
     with closing(_open(video, config.fps, check)) as footage:
-        duration = footage.count / footage.frame_rate
-        if video.start is not None and video.start >= duration:
-            raise RequestError(f"the video lasts {duration:.1f} s and cannot start at {video.start} s")
-        moments = sample_moments(
-            footage.count,
-            footage.frame_rate,
-            footage.times,
-            fps=config.fps,
-            max_frames=config.max_frames,
-            frames=video.frames,
-            start=video.start,
-            end=video.end,
-        )
         times, tiles = [], []
-        for second, picture in footage.frames(moments, check):
+        for second, picture in footage.frames(_moments(footage, video, config), check):
             times.append(second)
             tiles.append(cut(picture, config.frame, detail="low"))
-        return Clip(tuple(tiles), Timeline(duration, tuple(times)))
+        return Clip(tuple(tiles), Timeline(footage.count / footage.frame_rate, tuple(times)))
+
+
+def _moments(footage: _Footage, video: Video, config: VideoConfig) -> list[float]:
+    duration = footage.count / footage.frame_rate
+    if video.start is not None and video.start >= duration:
+        raise RequestError(f"the video lasts {duration:.1f} s and cannot start at {video.start} s")
+    return sample_moments(
+        footage.count,
+        footage.frame_rate,
+        footage.times,
+        fps=config.fps,
+        max_frames=config.max_frames,
+        frames=video.frames,
+        start=video.start,
+        end=video.end,
+    )
 
 
 def _open(video: Video, fps: float, check: Check) -> _Footage:

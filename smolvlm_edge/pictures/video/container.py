@@ -102,6 +102,15 @@ class Container:
         """Close the file."""
         self._container.close()
 
+    def distinct(self, moments: Sequence[float]) -> int:
+        """How many frames these seconds show at least.
+
+        Where the rate varies, one may be shown at many of them; and it may vary in a file that does not count frames.
+        """
+        stream = self._stream
+        is_known = self.times or (stream.frames and stream.average_rate == stream.base_rate)
+        return len(moments) if is_known else 1
+
     def frames(self, moments: Sequence[float], check: Check) -> Iterator[tuple[float, Image.Image]]:
         """(second, RGB picture, upright) of what is shown at these ascending seconds.
 

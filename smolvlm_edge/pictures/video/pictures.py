@@ -13,13 +13,15 @@ from PIL import Image
 from smolvlm_edge.errors import ImageError, VideoError
 from smolvlm_edge.pictures.deadline import Check
 from smolvlm_edge.pictures.images import open_image
-from smolvlm_edge.pictures.pixels import shrink_on_load, upright_rgb
+from smolvlm_edge.pictures.pixels import MAX_PIXELS, shrink_on_load, upright_rgb
 from smolvlm_edge.pictures.sources import ImageSource, decoding, head_of, opened, shown
 from smolvlm_edge.pictures.video.durations import MAX_FRAMES, durations_ms
 from smolvlm_edge.pictures.video.frames import on_screen
 
 MAX_PIXELS_TOGETHER = 2_000_000_000
 """Of an animation's frames up to the last that is wanted, all of which have to be decoded: 20 seconds of work."""
+MAX_FRAME_PIXELS = MAX_PIXELS // 4
+"""Of one of them, which is held in several forms at a time."""
 DEFAULT_DURATION_MS = 100
 """How long browsers show a frame whose file says 0."""
 NUMBERED = re.compile(r"(?:.*\D)?(\d+)\.(?:avif|bmp|gif|jp2|jpe?g|png|ppm|tga|tiff?|webp)", re.IGNORECASE)
@@ -94,14 +96,17 @@ class Animation:
         """Close the file."""
         self._open.close()
 
+    def distinct(self, moments: Sequence[float]) -> int:
+        """How many frames these seconds show."""
+        return len({*self._places(moments)})
+
     def frames(self, moments: Sequence[float], check: Check) -> Iterator[tuple[float, Image.Image]]:
         """(second, RGB picture) of what is shown at these ascending seconds, every frame once.
 
         Raises:
             ImageError: A frame is damaged, or there is too much to decode before the last one.
         """
-        given = None
-        places = [bisect_right(self._starts, 1000 * on_screen(second, self.frame_rate)) - 1 for second in moments]
+        given, places = None, self._places(moments)
         with decoding(self._name):
             self._check_size(places[-1] + 1)
         for second, at in zip(moments, places, strict=True):
@@ -112,11 +117,15 @@ class Animation:
                     picture = upright_rgb(self._image)
                 yield second, picture
 
+    def _places(self, moments: Sequence[float]) -> list[int]:
+        return [bisect_right(self._starts, 1000 * on_screen(second, self.frame_rate)) - 1 for second in moments]
+
     def _go_to(self, at: int, check: Check) -> None:
         """Decode up to a frame: each shows what it changes of the one before."""
         for each in range(self._at + 1, at + 1):
             check()
             self._image.seek(each)
+            self._check_size(each + 1)  # a GIF's later frames may be larger than its head says
             self._image.load()
             self._at = each
 
@@ -128,6 +137,8 @@ class Animation:
 
     def _check_size(self, frames: int) -> None:
         width, height = self._image.size
+        if width * height > MAX_FRAME_PIXELS:
+            raise ImageError(f"has frames of more than {MAX_FRAME_PIXELS:,} pixels: make them smaller first")
         if frames * width * height > MAX_PIXELS_TOGETHER:
             raise ImageError(
                 f"has {frames:,} frames of {width} x {height}, more than {MAX_PIXELS_TOGETHER:,} pixels together: "
@@ -143,6 +154,10 @@ class Pictures:
     def __init__(self, sources: Sequence[ImageSource], frame_rate: float) -> None:
         self._sources = sources
         self.count, self.frame_rate = len(sources), frame_rate
+
+    def distinct(self, moments: Sequence[float]) -> int:
+        """How many frames these seconds show."""
+        return len(moments)
 
     def close(self) -> None:
         """Nothing is open between two frames."""

@@ -8,6 +8,7 @@ from threading import Thread
 from typing import TypeVar
 
 from smolvlm_edge.errors import DownloadError
+from smolvlm_edge.store.hub.answers import bound_answers
 from smolvlm_edge.store.hub.wording import endpoint, status_of
 
 TRIES = 4
@@ -28,6 +29,7 @@ def within(call: Callable[[], T]) -> T:
 
     def ask() -> None:
         try:
+            bound_answers()
             answers.put((patiently(call), None))
         except BaseException as error:  # noqa: BLE001 - raised where it was asked
             answers.put((None, error))
