@@ -3,6 +3,8 @@
     python -m pytest -m clients -rs
 
 What cannot be installed is skipped, and said. An environment is kept in the folder SMOL_EDGE_CLIENTS, if that is set.
+Two that are on no registry are run where a variable says where they are: SMOL_EDGE_VLMEVALKIT, a checkout of
+open-compass/VLMEvalKit, and SMOL_EDGE_WEBCAM_PAGE, the index.html of ngxson/smolvlm-realtime-webcam.
 """
 
 import os
@@ -14,7 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from family import write_checkpoint
 from serving import EXAMPLES, command
+
+from smolvlm_edge.export import export_checkpoint
+from smolvlm_edge.quantize import RECIPES
 
 pytestmark = pytest.mark.clients
 
@@ -53,8 +59,23 @@ def test_a_client(name: str, url: str, home: Path) -> None:
     run([environment(home, name), CLIENTS / f"drive_{name}.py", url, PICTURE])
 
 
-@pytest.mark.parametrize(("program", "picture"), [("page.mjs", [PICTURE]), ("webcam.mjs", [])])
-def test_in_chromium(program: str, picture: list[Path], url: str, home: Path) -> None:
+def test_vlmevalkit(url: str, home: Path) -> None:
+    if not (checkout := os.environ.get("SMOL_EDGE_VLMEVALKIT")):
+        pytest.skip("VLMEvalKit is on no registry: SMOL_EDGE_VLMEVALKIT names a checkout")
+    run([environment(home, "vlmevalkit"), CLIENTS / "drive_vlmevalkit.py", url, PICTURE, checkout])
+
+
+def test_docling_reads_pages(home: Path, tmp_path: Path) -> None:
+    """By a tiny granite-docling, whose answers are chance."""
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", "granite-docling-258M")
+    bundle = export_checkpoint(checkpoint, tmp_path / "bundle", RECIPES["fp32"])
+    with command("--model", f"granite-docling={bundle}") as (url, _):
+        run([environment(home, "docling"), CLIENTS / "drive_docling.py", url])
+
+
+@pytest.fixture(scope="module")
+def chromium(home: Path) -> Path:
+    """A folder in which programs find Playwright and axe-core."""
     if CHROMIUM is None or shutil.which("npm") is None:
         pytest.skip("needs chromium and npm")
     folder = home / "chromium"
@@ -64,8 +85,32 @@ def test_in_chromium(program: str, picture: list[Path], url: str, home: Path) ->
         install = ["npm", "install", "--silent", "playwright-core", "axe-core"]
         if subprocess.run(install, cwd=folder, check=False).returncode:
             pytest.skip("playwright-core cannot be installed")
-    shutil.copy(CLIENTS / program, folder)
-    run(["node", folder / program, url, *picture, CHROMIUM])
+    for program in CLIENTS.glob("*.mjs"):
+        shutil.copy(program, folder)
+    return folder
+
+
+def test_the_page(url: str, chromium: Path) -> None:
+    run(["node", chromium / "page.mjs", url, PICTURE, CHROMIUM])
+
+
+def test_a_page_from_disk(url: str, chromium: Path) -> None:
+    run(["node", chromium / "webcam.mjs", url, CHROMIUM])
+
+
+def test_the_webcam_page(url: str, chromium: Path) -> None:
+    """As it is, from disk; the address of the server is put into its field."""
+    if not (page := os.environ.get("SMOL_EDGE_WEBCAM_PAGE")):
+        pytest.skip("no licence lets the page be kept here: SMOL_EDGE_WEBCAM_PAGE names its index.html")
+    run(["node", chromium / "webcam.mjs", url, CHROMIUM, page])
+
+
+def test_a_page_from_disk_is_told_of_the_flag(chromium: Path) -> None:
+    with command() as (url, process):
+        result = subprocess.run(["node", chromium / "webcam.mjs", url, CHROMIUM], capture_output=True, check=False)
+        assert result.returncode, "refused by default: a frame of any website has that origin, too"
+        assert process.stderr is not None
+        assert "--cors null lets it ask" in process.stderr.readline()
 
 
 def run(command: list) -> None:
