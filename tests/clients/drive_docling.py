@@ -37,7 +37,7 @@ def page() -> DocumentStream:
 
 
 def converted(**params: Any) -> Any:
-    """The page as Docling has it, by the recipe of docs/server.md."""
+    """The page as Docling has it, by the recipe of docs/clients.md."""
     options = VlmConvertOptions.from_preset(
         "granite_docling",
         engine_options=ApiVlmEngineOptions(
