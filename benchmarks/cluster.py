@@ -50,7 +50,7 @@ def write_table(folder: Path, count: int) -> None:
 def on_ray(table: Path, out: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """With so many workers; a last time, with one of two killed."""
     for extra in (*(["--workers", str(workers)] for workers in options.workers), ["--workers", "2", "--kill"]):
-        line = [options.ray, PROGRAM, table, out / "-".join(extra), *extra]
+        line = [options.ray.absolute(), PROGRAM, table, out / "-".join(extra), *extra]
         said, seconds = timed(line)
         report = json.loads(said.splitlines()[-1])
         rows = report["rows"]
@@ -73,7 +73,12 @@ def timed(line: list[Any]) -> tuple[str, float]:
     """What a program prints, and its seconds."""
     start = time.monotonic()
     result = subprocess.run(
-        list(map(str, line)), stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, **QUIET}
+        list(map(str, line)),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={**os.environ, **QUIET},
+        cwd=PROGRAM.parent,  # Ray's workers look for modules here, too: the repository has another layout than the package
     )
     return result.stdout, time.monotonic() - start
 
@@ -87,10 +92,10 @@ def about(system: str, pictures: int, seconds: float, working: float) -> dict[st
 def main() -> None:
     """One after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ray", required=True, help="an interpreter that has Ray and smol-edge")
+    parser.add_argument("--ray", type=Path, required=True, help="an interpreter that has Ray and smol-edge")
     parser.add_argument("--pictures", type=int, default=1000)
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 4])
-    parser.add_argument("--parallel", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--parallel", type=int, nargs="*", default=[1, 8])
     options = parser.parse_args()
     with TemporaryDirectory() as name:
         table = Path(name) / "pictures"
