@@ -78,7 +78,7 @@ def timed(line: list[Any]) -> tuple[str, float]:
         text=True,
         check=True,
         env={**os.environ, **QUIET},
-        cwd=PROGRAM.parent,  # Ray's workers look for modules here, too: the repository has another layout than the package
+        cwd=PROGRAM.parent,  # where workers look for modules, too: the repository is not laid out as the package
     )
     return result.stdout, time.monotonic() - start
 
