@@ -32,6 +32,7 @@ REASONS = {
     "a part of a program",
     "needs optimum-intel",
     "another program",  # tests/test_clients.py runs it in an environment that has it
+    "needs VLMEvalKit",
 }
 
 

@@ -17,12 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from smolvlm_edge import ImageError, RequestError
+from smolvlm_edge import ImageError, RequestError, SmolEdgeError
 from smolvlm_edge.demo.scenes import MAKERS, scenes
 from smolvlm_edge.evaluation.drawn import DEFAULT_COUNT, drawn_items, drawn_questions, fingerprint
 from smolvlm_edge.evaluation.questions import Item, prompt
 from smolvlm_edge.evaluation.report import Report
-from smolvlm_edge.evaluation.scores import levenshtein, score
+from smolvlm_edge.evaluation.scores import score
+from smolvlm_edge.evaluation.scores.texts import levenshtein
 from smolvlm_edge.evaluation.tsv import QuestionFile, file_questions
 
 OPTIONS = {"A": "teddy bear", "B": "rabbit", "C": "cat", "D": "dog"}
@@ -296,6 +297,89 @@ def test_the_metric_is_yes_no_if_every_answer_is_and_what_the_user_says_comes_fi
     assert [each.metric for each in QuestionFile.open(path).items()] == ["exact"] * 3
 
 
+def test_a_file_named_like_a_data_set_is_asked_and_scored_as_that_one(tmp_path: Path) -> None:
+    only = lambda name, *rows: list(QuestionFile.open(write_tsv(tmp_path / f"{name}.tsv", list(rows))).items())  # noqa: E731
+    chart, *_ = only("ChartQA_TEST", a_row(1, answer="12"))
+    assert (chart.metric, chart.prompt) == (
+        "relaxed",
+        "What is it?\nAnswer the question using a single word or phrase.",
+    )
+    pope, *_ = only("POPE", a_row(1, answer="Yes"))
+    assert (pope.metric, pope.prompt) == ("yes/no", "What is it?"), "the data set says itself what it wants"
+    text, formula = only(
+        "OCRBench",
+        a_row(1, category="Doc-oriented VQA", answer="['a', 'b']"),
+        a_row(2, category="Handwritten Mathematical Expression Recognition", answer="['x^2']"),
+    )
+    assert (text.metric, text.answers, formula.metric) == ("contains", ("a", "b"), "formula")
+    opened, chosen = only(
+        "MMMU_DEV_VAL",
+        a_row(1, category="Art", split="dev", answer="red", A="", B="", C=""),
+        a_row(2, category="Art", split="validation", answer="C", A="x", B="None", C="z"),
+    )
+    assert (opened.kind, opened.answers, opened.prompt) == ("dev", ("A",), "Question: What is it?")
+    assert (chosen.kind, dict(chosen.options)) == ("validation", {"A": "x", "C": "z"}), "pandas takes None for nothing"
+
+
+def test_what_the_user_says_comes_before_the_name_of_the_file(tmp_path: Path) -> None:
+    path = write_tsv(tmp_path / "DocVQA_VAL.tsv", [a_row(1)])
+    assert [each.metric for each in QuestionFile.open(path).items()] == ["anls"]
+    assert [each.metric for each in QuestionFile.open(path, "exact").items()] == ["exact"]
+
+
+def test_a_data_set_without_its_columns_is_refused(tmp_path: Path) -> None:
+    path = write_tsv(tmp_path / "MathVista_MINI.tsv", [a_row(1)])
+    with pytest.raises(RequestError, match=r"lacks the column question_type.*of MathVista_MINI"):
+        QuestionFile.open(path)
+
+
+def clip_row(index: int, **cells: str) -> dict[str, str]:
+    row = a_row(index, video="clip", suffix=".gif", candidates="['A. one', 'B. two']", answer="B", duration="short")
+    del row["image"]
+    return row | cells
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """Two seconds."""
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "clip.gif", save_all=True, append_images=frames[1:], duration=1000)
+    return tmp_path / "clip.gif"
+
+
+def test_videos_are_files_beside_the_file_of_questions(tmp_path: Path, clip: Path) -> None:
+    path = write_tsv(tmp_path / "Video-MME.tsv", [clip_row(1), clip_row(2, video_path="./clip.gif")])
+    one, two = QuestionFile.open(path).items()
+    assert (one.metric, one.kind, one.answers) == ("first letter", "short", ("B",))
+    assert [each.images()[0].source.resolve() for each in (one, two)] == [clip.resolve()] * 2
+    assert one.prompt.endswith("of the correct option. Question: What is it?\nA. one\nB. two\nAnswer:")
+    path = write_tsv(
+        tmp_path / "MVBench.tsv", [clip_row(1, candidates="['one', 'two']", answer="two", start="0", end="1.5")]
+    )
+    (shown,) = (each.images()[0] for each in QuestionFile.open(path).items())
+    assert (shown.start, shown.end) == (0, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "words"),
+    [
+        ("Video-MME", {"video": "other"}, ["there is no video", "other.gif"]),
+        ("Video-MME", {"answer": "E"}, ["'E'", "2 options"]),
+        ("MVBench", {"answer": "three"}, ["'three'", "candidates"]),
+        ("MVBench", {"answer": "A. one", "start": "soon"}, ["start", "'soon'", "seconds"]),
+        ("TempCompass_MCQ", {"task_type": "caption_matching"}, ["'Caption A: ...'"]),
+    ],
+)
+def test_rows_with_videos_that_cannot_be_asked(
+    tmp_path: Path, clip: Path, name: str, cells: dict[str, str], words: list[str]
+) -> None:
+    path = write_tsv(tmp_path / f"{name}.tsv", [clip_row(1, **cells) | {"dim": "", "task_type": "", **cells}])
+    with pytest.raises(SmolEdgeError) as caught:
+        QuestionFile.open(path)
+    for word in [f"{name}.tsv, row 1", *words]:
+        assert word in str(caught.value)
+
+
 def test_an_image_may_be_the_index_of_an_earlier_row_or_a_list(tmp_path: Path) -> None:
     rows = [
         a_row(1, image=picture("red")),
@@ -435,6 +519,16 @@ def test_drawn_scenes_make_a_table_by_kind(bundle: Path) -> None:
     assert sum(int(count) for count, _ in rows.values()) == 60
     assert len(lines) == len(kinds) + 1
     assert all(0 <= float(score) <= 100 for _, score in rows.values())
+
+
+def test_a_video_is_asked_about(tiny_bundle, tmp_path: Path, clip: Path) -> None:
+    path = write_tsv(
+        tmp_path / "MVBench.tsv", [clip_row(1, candidates="['one', 'two']", answer="two", task_type="Action")]
+    )
+    asked = ("eval", path, "--model", tiny_bundle("tiny-smolvlm", "fp32"), "--max-tokens", "2", "--json")
+    for prompts in ("plain", "family"):
+        report = json.loads(smol_edge(*asked, "--prompts", prompts).stdout)
+        assert report["kinds"].keys() == {"Action"}
 
 
 def test_right_replies_count(bundle: Path, four: Path) -> None:

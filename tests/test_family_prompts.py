@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from command import assert_fails, smol_edge
 
-from smolvlm_edge.evaluation.family import word
+from smolvlm_edge.evaluation.family import family, frames
 from smolvlm_edge.evaluation.questions import prompt
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -22,9 +22,9 @@ HINTED = prompt("choice", "How many?", "Count.", OPTIONS)
 
 def rendered(dataset: str, plain: str, pictures: int = 1) -> str:
     """As the family's template puts a turn: a space before a text that comes first, none before a picture."""
-    wording = word(dataset, plain, pictures)
-    first = "" if wording.parts[0] is None else " "
-    turn = first + "".join("<image>" if part is None else part for part in wording.parts)
+    wording = family(dataset, plain, pictures)
+    first = "" if isinstance(wording.parts[0], int) else " "
+    turn = first + "".join("<image>" if isinstance(part, int) else part for part in wording.parts)
     return f"User:{turn}<end_of_utterance>\nAssistant:" + (f" {wording.prefill}" if wording.prefill else "")
 
 
@@ -48,6 +48,15 @@ def test_mmmu_lists_its_pictures() -> None:
     assert rendered("MMMU_DEV_VAL", CHOICE, pictures=2) == (
         "User: Question: <image 1>:<image>\n<image 2>:<image>\n <image 1>  <image 2> How many?"
         "\nChoices:\nA. one\nB. two\nAnswer with the letter.<end_of_utterance>\nAssistant: Answer:"
+    )
+    within = "Question: Is <image 2> left of <image 1>?"  # the kit counts places, whatever the numbers are
+    assert rendered("MMMU_DEV_VAL", within, pictures=2) == (
+        "User: Question: <image 1>:<image>\n<image 2>:<image>\nIs <image 1> left of <image 2> ?"
+        "<end_of_utterance>\nAssistant:"
+    )
+    assert family("MMMU_DEV_VAL", within, 2).parts == (
+        *("Question: <image 1>:", 1, "\n<image 2>:", 0),
+        "\nIs <image 1> left of <image 2> ?",
     )
     assert rendered("MMMU_DEV_VAL", "Name it.") == (
         "User: Question: <image 1>:<image>\n <image 1> Name it.<end_of_utterance>\nAssistant:"
@@ -95,6 +104,23 @@ def test_brief_answers(dataset: str) -> None:
 def test_others() -> None:
     assert rendered("HallusionBench", "Is it?") == "User:<image>Is it?\nAnswer yes or no.<end_of_utterance>\nAssistant:"
     assert rendered("my-own", "Is it?") == "User:<image>Is it?<end_of_utterance>\nAssistant:"
+
+
+def test_frames_of_a_video_are_announced_in_the_words_of_the_kit() -> None:
+    """What the class `SmolVLM2` makes of the kit's message, but for the spaces with which it joins its pieces."""
+    message = ("", *range(70), "\nThese are frames.\n", "Question: Who?\nA. x\nB. y\nAnswer: ")
+    wording = frames("Video-MME", message)
+    assert wording.system == "pay attention to the video and answer the question"
+    first, *shown, last = wording.parts
+    assert first == "Here are some frames sampled from a video:\n Frame from 00:00: "
+    assert last == " \n  These are frames. Question: Who?\nA. x\nB. y\nAnswer:"
+    assert [part for part in shown if isinstance(part, int)][:3] == [0, 1, 2]
+    assert len([part for part in shown if isinstance(part, int)]) == 64
+    assert shown[-2:] == [" Frame from 01:09: ", 69]
+    asked = frames(
+        "MVBench", ("Watch.", 0, "Question: Who?\nOptions:\n(A) x", "\nOnly give the best option.", "Best option:(")
+    )
+    assert asked.parts[-1].endswith("letter options (A/B/C/D):\n(A) x Only give the best option. Answer:")
 
 
 def test_eval_asks_a_file_in_the_words_of_its_name(tmp_path: Path) -> None:

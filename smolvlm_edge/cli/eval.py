@@ -14,14 +14,19 @@ from smolvlm_edge.cli.lines import as_json_line
 from smolvlm_edge.cli.options import DetailOption, MemoryOption, ParallelOption, counting_bar
 from smolvlm_edge.errors import RequestError
 from smolvlm_edge.evaluation import ask_all
+from smolvlm_edge.evaluation.datasets import DATA_SETS
 from smolvlm_edge.evaluation.drawn import DEFAULT_COUNT, DEFAULT_SEED, drawn_questions
-from smolvlm_edge.evaluation.family import Prompts, plain, word
+from smolvlm_edge.evaluation.family import Prompts, family, plain
 from smolvlm_edge.evaluation.questions import Metric
 from smolvlm_edge.evaluation.results import header, open_results
 from smolvlm_edge.evaluation.tsv import file_questions
 from smolvlm_edge.generation.timings import peak_rss_bytes
 from smolvlm_edge.graphs.choice import choose_engines
 from smolvlm_edge.store import DEMO
+
+LONGEST = 128
+KIT_LONGEST = 2048
+"""Tokens of a reply that VLMEvalKit lets the family's models have."""
 
 
 @grouped
@@ -45,7 +50,9 @@ def evaluate(
         ),
     ] = "plain",
     results: Annotated[Path | None, typer.Option(help="JSON lines to keep replies in, and to continue from.")] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply.")] = 128,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest reply.", show_default=f"{LONGEST}; {KIT_LONGEST} for family")
+    ] = None,
     memory: MemoryOption = "balanced",
     detail: DetailOption = "high",
     parallel: ParallelOption = "1",
@@ -56,6 +63,7 @@ def evaluate(
     Example: smol-edge eval
     Example: smol-edge eval MMStar.tsv --model ./smolvlm-256m-int4 --prompts family --results mmstar.jsonl
     """
+    max_tokens = max_tokens or (LONGEST if prompts == "plain" else KIT_LONGEST)
     if questions is None:
         if prompts != "plain":
             raise RequestError("--prompts goes with a file of questions, whose name says which data set it is")
@@ -69,8 +77,16 @@ def evaluate(
     folder = named.find()
     bundle = Bundle.open(folder)
     named = replace(named, engine=str(choose_engines(bundle, named.engine, named.threads)))
+    dataset = questions.stem if questions else ""
     begin = header(
-        sha256(folder / MANIFEST), named.engine, asked.fingerprint, metric or "default", detail, max_tokens, prompts
+        sha256(folder / MANIFEST),
+        named.engine,
+        asked.fingerprint,
+        metric or "default",
+        detail,
+        max_tokens,
+        prompts,
+        dataset if prompts == "family" or dataset in DATA_SETS else "",
     )
     with (
         open_results(results, begin) as kept,
@@ -78,7 +94,8 @@ def evaluate(
         counting_bar("question") as progress,
     ):
         task = progress.add_task("", total=asked.count)
-        wording = plain if questions is None or prompts == "plain" else partial(word, questions.stem)
+        second = bundle.model.model_type == "smolvlm"
+        wording = partial(plain, dataset) if prompts == "plain" else partial(family, dataset, second=second)
         report = ask_all(vlm, asked, kept, max_tokens, lambda: progress.advance(task), wording)
     if as_json:
         name = DEMO if named.model in {None, DEMO} else folder.resolve().name

@@ -3,8 +3,9 @@
 - `questions`: what is asked, and the wording of a prompt
 - `family`: the same as the family's publishers word it
 - `drawn`: questions about held-out drawn scenes
-- `tsv`: questions from a file
-- `scores`: a reply -> a score from 0 to 1, by the rules that the benchmarks published
+- `tsv`, `rows`: questions from a file
+- `datasets`: the data sets that VLMEvalKit knows by name, their wording and their rules
+- `scores`: a reply -> a score from 0 to 1, by the kit's rules
 - `results`: replies on disk, so that an interrupted run continues
 - `report`: the mean by kind of question
 """
@@ -17,7 +18,7 @@ from itertools import islice
 
 from smolvlm_edge.conversation.request import Request
 from smolvlm_edge.errors import SmolEdgeError
-from smolvlm_edge.evaluation.family import Wording, plain
+from smolvlm_edge.evaluation.family import Wording
 from smolvlm_edge.evaluation.questions import Item, Questions
 from smolvlm_edge.evaluation.report import Report
 from smolvlm_edge.evaluation.results import Results
@@ -31,7 +32,7 @@ def ask_all(
     results: Results,
     max_tokens: int,
     on_answer: Callable[[], None],
-    word: Callable[[str, int], Wording] = plain,
+    word: Callable[[str, int], Wording],
 ) -> Report:
     """Ask every question that `results` holds no reply to, and score all replies.
 
@@ -72,8 +73,9 @@ def ask_all(
                     raise answer
             report.count_asked(time.perf_counter() - start)
             start = time.perf_counter()
-            results.add(item, answer.text)
-            count(item, answer.text)
+            reply = answer.text.strip()  # begun for the model, it begins with a space
+            results.add(item, reply)
+            count(item, reply)
     return report
 
 

@@ -7,10 +7,10 @@ from functools import partial
 from itertools import islice
 from random import Random
 
+from smolvlm_edge.conversation.messages import Source
 from smolvlm_edge.demo.scenes import MAKERS, Scene, Sketch, draw, scenes
 from smolvlm_edge.evaluation.questions import Item, Questions
 from smolvlm_edge.pictures.images import Detail
-from smolvlm_edge.pictures.sources import ImageSource
 
 DEFAULT_COUNT = 1500
 DEFAULT_SEED = 0
@@ -60,5 +60,5 @@ def _held_out(seed: int) -> Iterator[Scene]:
     return scenes(seed, held_out=True, weights=dict.fromkeys(MAKERS, 1.0))
 
 
-def _pictures(sketches: Sequence[Sketch]) -> list[ImageSource]:
+def _pictures(sketches: Sequence[Sketch]) -> list[Source]:
     return [draw(sketch) for sketch in sketches]

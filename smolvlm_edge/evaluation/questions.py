@@ -4,11 +4,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from smolvlm_edge.conversation.messages import Source
 from smolvlm_edge.pictures.images import Detail
-from smolvlm_edge.pictures.sources import ImageSource
 
-Metric = Literal["literal", "exact", "choice", "anls", "relaxed", "yes/no"]
-"""The rules of scores.py, under the names that --metric takes."""
+Metric = Literal["literal", "exact", "choice", "anls", "relaxed", "yes/no", "vqa", "contains"]
+"""The rules of `scores` that --metric takes."""
+Rule = (
+    Metric
+    | Literal[
+        "same", "formula", "integer", "float", "judged", "begins", "first letter", "mvbench", "lettered", "caption"
+    ]
+)
+"""All of them; the others serve one data set each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +28,12 @@ class Item:
     """What an error calls it."""
     kind: str
     """The line of the report that it counts in."""
-    images: Callable[[], Sequence[ImageSource]]
-    """Makes the pictures when they are needed: they are large, and a continued run skips most of them."""
+    images: Callable[[], Sequence[Source]]
+    """Makes the pictures, or videos, when they are needed: they are large, and a continued run skips most of them."""
     prompt: str
     answers: tuple[str, ...]
     """Any of them is right; of a multiple choice, the letter of the right option."""
-    metric: Metric
+    metric: Rule
     detail: Detail = "high"
     """As `SmolVLM.generate` takes it."""
     options: Mapping[str, str] = field(default_factory=dict)
@@ -45,23 +52,30 @@ class Questions:
 
 
 def prompt(metric: Metric, question: str, hint: str = "", options: Mapping[str, str] | None = None) -> str:
-    r"""How VLMEvalKit words a question for a benchmark of that kind, white space at the end left out.
+    """How VLMEvalKit words a question of that kind, white space at the end left out.
 
-    - `choice`: `ImageMCQDataset.build_prompt` (vlmeval/dataset/image_mcq.py at 9ede1af).
-    - `yes/no`: `ImageYORNDataset.build_prompt` (vlmeval/dataset/image_yorn.py at 145bdaf): AMBER's questions get
-      "Please answer yes or no.", MME's come with it. Here every question gets it that does not say so itself, POPE's
-      too.
-    - `anls`, `relaxed`: `ImageVQADataset.build_prompt` (vlmeval/dataset/image_vqa.py at 00b1c8d), which serves
-      DocVQA, InfoVQA and ChartQA.
-    - `exact`: the question alone, as `ImageBaseDataset.build_prompt` leaves it.
+    What each data set gets, `datasets` says. Here, for files of one's own, every question that is scored by yes or no
+    asks for it if it does not do so itself.
     """
     if metric == "choice":
-        lines = [f"Hint: {hint}"] if hint else []
-        lines += [f"Question: {question}", "Options:"]
-        lines += [f"{letter}. {text}" for letter, text in (options or {}).items()]
-        return "\n".join([*lines, "Please select the correct answer from the options above."])
+        return choices(question, hint, options or {})
     if metric == "yes/no" and "answer yes or no" not in question.lower():
         return f"{question}\nPlease answer yes or no."
-    if metric in ("anls", "relaxed"):
-        return f"{question}\nAnswer the question using a single word or phrase."
+    if metric in ("anls", "relaxed", "vqa"):
+        return phrase(question)
     return question
+
+
+def choices(question: str, hint: str, options: Mapping[str, str]) -> str:
+    """`ImageMCQDataset.build_prompt` (vlmeval/dataset/image_mcq.py); without options it is an open question."""
+    lines = [f"Hint: {hint}"] if hint else []
+    lines.append(f"Question: {question}")
+    if options:
+        lines += ["Options:", *(f"{letter}. {text}" for letter, text in options.items())]
+        lines.append("Please select the correct answer from the options above.")
+    return "\n".join(lines)
+
+
+def phrase(question: str) -> str:
+    """`ImageVQADataset.build_prompt` (vlmeval/dataset/image_vqa.py)."""
+    return f"{question}\nAnswer the question using a single word or phrase."

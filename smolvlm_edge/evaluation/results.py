@@ -31,10 +31,22 @@ class Results:
 
 
 def header(
-    model: str, engine: str, questions: str, metric: str, detail: Detail, max_tokens: int, prompts: str = "plain"
+    model: str,
+    engine: str,
+    questions: str,
+    metric: str,
+    detail: Detail,
+    max_tokens: int,
+    prompts: str = "plain",
+    data_set: str = "",
 ) -> Line:
-    """What a file of replies begins with; model and questions are named by a hash of theirs."""
+    """What a file of replies begins with; model and questions are named by a hash of theirs.
+
+    The data set is named if its name has a part in how it is asked.
+    """
     worded = {} if prompts == "plain" else {"prompts": prompts}  # files of older versions are continued
+    if data_set:
+        worded["data_set"] = data_set
     return {
         MARK: 1,
         "model": model,

@@ -8,20 +8,20 @@ import base64
 import csv
 import logging
 import os
-from ast import literal_eval
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from json import loads
 from pathlib import Path
-from string import ascii_uppercase
 from typing import Self
 
 from smolvlm_edge.bundle import sha256
+from smolvlm_edge.conversation.messages import Source
 from smolvlm_edge.errors import ImageError, RequestError
+from smolvlm_edge.evaluation.datasets import DATA_SETS, DataSet, Scored
 from smolvlm_edge.evaluation.questions import Item, Metric, Questions, prompt
+from smolvlm_edge.evaluation.rows import Row, as_list, is_list
 from smolvlm_edge.pictures.images import Detail
-from smolvlm_edge.pictures.sources import ImageSource
+from smolvlm_edge.pictures.video import Video
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,6 @@ LONGEST_REFERENCE = 64
 """An image no longer than this is the index of another row: a rule of VLMEvalKit's `ImageBaseDataset`."""
 LONGEST_FIELD = 2**31 - 1  # all that the csv module can count to on Windows
 YES_NO = frozenset({"yes", "no"})
-
-Row = dict[str, str]
 
 
 def file_questions(
@@ -54,7 +52,9 @@ class QuestionFile:
 
     path: Path
     metric: Metric | None
-    """What the user asked for; None leaves it to each row."""
+    """What the user asked for; None leaves it to the data set or to each row."""
+    data_set: DataSet | None
+    """What goes by the name of the file."""
     all_yes_no: bool
     """Whether every answer is yes or no."""
     sources: dict[str, str]
@@ -70,27 +70,29 @@ class QuestionFile:
             RequestError: The file is missing, damaged or empty, or a row cannot be asked or scored.
             ImageError: An image is no base64.
         """
-        file = cls(path, metric, all_yes_no=False, sources={}, count=0)
+        file = cls(path, metric, DATA_SETS.get(path.stem), all_yes_no=False, sources={}, count=0)
         indices: set[str] = set()
         sources: dict[str, str] = {}
         without_image, all_yes_no = 0, True
-        for name, row in _rows(path):
-            index, image = row["index"], row["image"]
+        for row in _rows(path):
+            index, image = row.cells["index"], row.cells.get("image", "")
             if index in indices:
-                raise RequestError(f"{name}: an earlier row has the same index; give every row its own")
-            if not _is_there(row, "image"):
+                raise RequestError(f"{row.name}: an earlier row has the same index; give every row its own")
+            if file.shows_videos:
+                _video(path, row)
+            elif not row.has("image"):
                 without_image += 1
                 continue
-            if _is_reference(image):
+            elif _is_reference(image):
                 if image not in indices:
                     raise RequestError(
-                        f"{name}: its image, {image!r}, is neither base64 nor the index of an earlier row"
+                        f"{row.name}: its image, {image!r}, is neither base64 nor the index of an earlier row"
                     )
                 sources[index] = sources.get(image, image)
             else:
-                _check_base64(name, image)  # now rather than after an hour of answers
+                _check_base64(row.name, image)  # now rather than after an hour of answers
             indices.add(index)
-            answers = file._item(name, row, image, "high").answers
+            answers = file._scored(row).answers
             all_yes_no = all_yes_no and YES_NO.issuperset(answer.lower() for answer in answers)
         if without_image:
             logger.warning("%d rows of %s have no image and are left out, as VLMEvalKit does", without_image, path.name)
@@ -98,33 +100,62 @@ class QuestionFile:
             raise RequestError(f"{path} holds no question with an image: is it the right file?")
         return replace(file, all_yes_no=all_yes_no, sources=sources, count=len(indices))
 
+    @property
+    def shows_videos(self) -> bool:
+        """Whether the rows name files of videos."""
+        return self.data_set is not None and self.data_set.shows_videos
+
     def items(self, detail: Detail = "high") -> Iterator[Item]:
         """All questions in the order of the file; of the images, only those stay that other rows refer to."""
         wanted, kept = set(self.sources.values()), dict[str, str]()
-        for name, row in _rows(self.path):
-            index, image = row["index"], row["image"]
+        for row in _rows(self.path):
+            if self.shows_videos:
+                yield self._item(row, partial(_video, self.path, row), detail)
+                continue
+            index, image = row.cells["index"], row.cells["image"]
             if index in wanted:
                 kept[index] = image
-            if _is_there(row, "image"):
-                yield self._item(name, row, kept[self.sources[index]] if index in self.sources else image, detail)
+            if row.has("image"):
+                yield self._item(row, partial(_pictures, kept.get(self.sources.get(index, ""), image)), detail)
 
-    def _item(self, name: str, row: Row, image: str, detail: Detail) -> Item:
-        options = {letter: row[letter] for letter in ascii_uppercase if _is_there(row, letter)}
-        metric = self.metric or ("choice" if options else "yes/no" if self.all_yes_no else "exact")
+    def _item(self, row: Row, images: Callable[[], Sequence[Source]], detail: Detail) -> Item:
+        scored = self._scored(row)
+        columns = (self.data_set.kind, *KINDS) if self.data_set else KINDS
         return Item(
-            index=row["index"],
-            name=name,
-            kind=next((" ".join(row[column].split()) for column in KINDS if _is_there(row, column)), metric),
-            images=partial(_pictures, image),
-            prompt=prompt(metric, row["question"], row["hint"] if _is_there(row, "hint") else "", options),
-            answers=_answers(name, row, metric, options),
-            metric=metric,
+            index=row.cells["index"],
+            name=row.name,
+            kind=next((" ".join(row.cells[column].split()) for column in columns if row.has(column)), scored.rule),
+            images=images,
+            prompt=self._prompt(row),
+            answers=scored.answers,
+            metric=scored.rule,
             detail=detail,
-            options=options,
+            options=scored.options,
         )
 
+    def _prompt(self, row: Row) -> str:
+        if self.data_set:
+            return self.data_set.asked(row)
+        return prompt(self._metric(row), row.cells["question"], row.get("hint"), row.options())
 
-def _rows(path: Path) -> Iterator[tuple[str, Row]]:
+    def _scored(self, row: Row) -> Scored:
+        if self.data_set and not self.metric:
+            return self.data_set.scored(row)
+        metric, options = self._metric(row), row.options()
+        if metric == "choice":
+            return Scored(metric, (row.letter(options),), options)
+        answers = row.answers()
+        if metric == "yes/no" and not YES_NO.issuperset(answer.lower() for answer in answers):
+            raise RequestError(
+                f"{row.name}: the answer {row.cells['answer']!r} is neither yes nor no; choose another --metric"
+            )
+        return Scored(metric, answers, options)
+
+    def _metric(self, row: Row) -> Metric:
+        return self.metric or ("choice" if row.options() else "yes/no" if self.all_yes_no else "exact")
+
+
+def _rows(path: Path) -> Iterator[Row]:
     """Every row, under the name that an error calls it."""
     if not os.path.isfile(path):
         raise RequestError(f"{path} is no file: name a tab-separated file of questions, or none for drawn scenes")
@@ -132,62 +163,44 @@ def _rows(path: Path) -> Iterator[tuple[str, Row]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t")
         try:
-            missing = [column for column in REQUIRED if column not in (reader.fieldnames or ())]
+            required = _required(path.stem)
+            missing = [column for column in required if column not in (reader.fieldnames or ())]
             if missing:
+                of_that_name = f" of {path.stem}" if path.stem in DATA_SETS else ""
                 raise RequestError(
-                    f"{path} lacks the column {', '.join(missing)}: a file of questions begins with a line of "
-                    f"tab-separated column names, {', '.join(REQUIRED)} among them"
+                    f"{path} lacks the column {', '.join(missing)}: a file of questions{of_that_name} begins with a "
+                    f"line of tab-separated column names, {', '.join(required)} among them"
                 )
             for number, row in enumerate(reader, 1):
                 name = f"{path.name}, row {number}"
                 if None in row or None in row.values():
                     raise RequestError(f"{name} has more or fewer columns than the first line: the file is damaged")
-                yield f"{name} (index {row['index']})", row
+                yield Row(f"{name} (index {row['index']})", row)
         except (csv.Error, UnicodeDecodeError) as error:
             raise RequestError(f"{path} is no tab-separated UTF-8 text ({error}): fetch or save it again") from error
 
 
-def _is_there(row: Row, column: str) -> bool:
-    """Whether a cell is filled in; pandas, which writes such files, may leave a nan."""
-    return row.get(column, "").strip().lower() not in ("", "nan")
+def _required(name: str) -> list[str]:
+    data_set = DATA_SETS.get(name)
+    if data_set is None:
+        return list(REQUIRED)
+    shown = ["video" if data_set.shows_videos and column == "image" else column for column in REQUIRED]
+    return [*shown, *data_set.columns]
 
 
 def _is_reference(image: str) -> bool:
-    return len(image) <= LONGEST_REFERENCE and not _is_list(image)
+    return len(image) <= LONGEST_REFERENCE and not is_list(image)
 
 
-def _is_list(cell: str) -> bool:
-    return cell.startswith("[") and cell.endswith("]")
+def _video(path: Path, row: Row) -> list[Source]:
+    file = path.parent / row.video()
+    if not file.exists():
+        raise ImageError(f"{row.name}: there is no video {file}")
+    return [Video(file, start=row.second("start"), end=row.second("end"))]
 
 
-def _list(cell: str) -> tuple[str, ...]:
-    """The texts of a list in JSON or Python, or else the cell as it is."""
-    for parse in (loads, literal_eval) if _is_list(cell) else ():
-        try:
-            return tuple(map(str, parse(cell)))
-        except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: a hostile depth of brackets
-            continue
-    return (cell,)
-
-
-def _answers(name: str, row: Row, metric: Metric, options: dict[str, str]) -> tuple[str, ...]:
-    if not _is_there(row, "answer"):
-        raise RequestError(f"{name} has no answer, so no reply can be scored: use a split whose answers are public")
-    if metric == "choice":
-        letter = row["answer"].strip().upper()
-        if letter not in options:
-            raise RequestError(f"{name}: the answer {letter!r} is not the letter of one of its {len(options)} options")
-        return (letter,)
-    answers = _list(row["answer"].strip())
-    if not answers:
-        raise RequestError(f"{name} has an empty list of answers")
-    if metric == "yes/no" and not YES_NO.issuperset(answer.lower() for answer in answers):
-        raise RequestError(f"{name}: the answer {row['answer']!r} is neither yes nor no; choose another --metric")
-    return answers
-
-
-def _pictures(image: str) -> list[ImageSource]:
-    return [base64.b64decode("".join(each.split()), validate=True) for each in _list(image)]
+def _pictures(image: str) -> list[Source]:
+    return [base64.b64decode("".join(each.split()), validate=True) for each in as_list(image)]
 
 
 def _check_base64(name: str, image: str) -> None:
