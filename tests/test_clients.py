@@ -3,9 +3,12 @@
     python -m pytest -m clients -rs
 
 What cannot be installed is skipped, and said. An environment is kept in the folder SMOL_EDGE_CLIENTS, if that is set.
+Two that are on no registry are run where a variable says where they are: SMOL_EDGE_VLMEVALKIT, a checkout of
+open-compass/VLMEvalKit, and SMOL_EDGE_WEBCAM_PAGE, the index.html of ngxson/smolvlm-realtime-webcam.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,12 +17,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from family import write_checkpoint
+from PIL import Image
 from serving import EXAMPLES, command
+
+from smolvlm_edge.export import export_checkpoint
+from smolvlm_edge.quantize import RECIPES as WIDTHS
 
 pytestmark = pytest.mark.clients
 
 CLIENTS = Path(__file__).parent / "clients"
 PICTURE = EXAMPLES / "shapes.png"
+RECIPES = Path(__file__).parents[1] / "docs" / "clients.md"
+WITHOUT_TORCH = """
+import sys, types
+stub = sys.modules["docling.pipeline.asr_transformers"] = types.ModuleType("stub")
+stub.TransformersAsrDecoder = None
+"""
+"""Before Docling 2.143 is imported where torch is not installed: one module of a pipeline for speech wants it."""
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -53,8 +68,58 @@ def test_a_client(name: str, url: str, home: Path) -> None:
     run([environment(home, name), CLIENTS / f"drive_{name}.py", url, PICTURE])
 
 
-@pytest.mark.parametrize(("program", "picture"), [("page.mjs", [PICTURE]), ("webcam.mjs", [])])
-def test_in_chromium(program: str, picture: list[Path], url: str, home: Path) -> None:
+def recipe(title: str, url: str) -> str:
+    """What docs/clients.md has for a client, with the demonstration model of a server."""
+    (text,) = re.findall(
+        rf"^## {title}\n.*?^```python\n(.*?)^```", RECIPES.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    return text.replace("http://127.0.0.1:8080", url).replace("smolvlm-256m", "demo")
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("openai", "openai"),
+        ("LangChain", "langchain"),
+        ("LlamaIndex", "llamaindex"),
+        ("Haystack", "haystack"),
+        ("Ray Data", "ray"),
+    ],
+)
+def test_a_recipe(title: str, name: str, url: str, home: Path, tmp_path: Path) -> None:
+    Image.open(PICTURE).convert("RGB").save(tmp_path / "photo.jpg", quality=95)
+    said = run([environment(home, name), "-c", recipe(title, url)], tmp_path)
+    assert "The picture shows a large red circle at the top left" in said
+
+
+@pytest.fixture(scope="module")
+def granite_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server with a tiny granite-docling, whose answers are chance."""
+    folder = tmp_path_factory.mktemp("granite")
+    checkpoint = write_checkpoint(folder / "checkpoint", "granite-docling-258M")
+    bundle = export_checkpoint(checkpoint, folder / "bundle", WIDTHS["fp32"])
+    with command("--model", f"granite-docling={bundle}") as (address, _):
+        yield address
+
+
+def test_docling(granite_url: str, home: Path) -> None:
+    run([environment(home, "docling"), CLIENTS / "drive_docling.py", granite_url])
+
+
+def test_the_recipe_for_docling(granite_url: str, home: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (200, 260), "white").save(tmp_path / "paper.pdf")
+    run([environment(home, "docling"), "-c", WITHOUT_TORCH + recipe("Docling", granite_url)], tmp_path)
+
+
+def test_vlmevalkit(url: str, home: Path) -> None:
+    if not (checkout := os.environ.get("SMOL_EDGE_VLMEVALKIT")):
+        pytest.skip("VLMEvalKit is on no registry: SMOL_EDGE_VLMEVALKIT names a checkout")
+    run([environment(home, "vlmevalkit"), CLIENTS / "drive_vlmevalkit.py", url, PICTURE, checkout])
+
+
+@pytest.fixture(scope="module")
+def chromium(home: Path) -> Path:
+    """A folder in which programs find Playwright and axe-core."""
     if CHROMIUM is None or shutil.which("npm") is None:
         pytest.skip("needs chromium and npm")
     folder = home / "chromium"
@@ -64,10 +129,37 @@ def test_in_chromium(program: str, picture: list[Path], url: str, home: Path) ->
         install = ["npm", "install", "--silent", "playwright-core", "axe-core"]
         if subprocess.run(install, cwd=folder, check=False).returncode:
             pytest.skip("playwright-core cannot be installed")
-    shutil.copy(CLIENTS / program, folder)
-    run(["node", folder / program, url, *picture, CHROMIUM])
+    for program in CLIENTS.glob("*.mjs"):
+        shutil.copy(program, folder)
+    return folder
 
 
-def run(command: list) -> None:
-    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=1800, check=False)
+def test_the_page(url: str, chromium: Path) -> None:
+    run(["node", chromium / "page.mjs", url, PICTURE, CHROMIUM])
+
+
+def test_a_page_from_disk(url: str, chromium: Path) -> None:
+    run(["node", chromium / "webcam.mjs", url, CHROMIUM])
+
+
+def test_the_webcam_page(url: str, chromium: Path) -> None:
+    """As it is, from disk; the address of the server is put into its field."""
+    if not (page := os.environ.get("SMOL_EDGE_WEBCAM_PAGE")):
+        pytest.skip("no licence lets the page be kept here: SMOL_EDGE_WEBCAM_PAGE names its index.html")
+    run(["node", chromium / "webcam.mjs", url, CHROMIUM, page])
+
+
+def test_a_page_from_disk_is_told_of_the_flag(chromium: Path) -> None:
+    with command() as (url, process):
+        result = subprocess.run(["node", chromium / "webcam.mjs", url, CHROMIUM], capture_output=True, check=False)
+        assert result.returncode, "refused by default: a frame of any website has that origin, too"
+        assert process.stderr is not None
+        assert "--cors null lets it ask" in process.stderr.readline()
+
+
+def run(command: list, folder: Path | None = None) -> str:
+    result = subprocess.run(
+        list(map(str, command)), cwd=folder, capture_output=True, text=True, timeout=1800, check=False
+    )
     assert result.returncode == 0, f"{result.stdout[-6000:]}\n{result.stderr[-2000:]}"
+    return result.stdout

@@ -431,3 +431,24 @@ def test_repeats_that_are_not_too_many_are_kept_to(regex: str) -> None:
 def test_texts_that_are_spelled_like_special_tokens(name: str, text: str) -> None:
     """Spelled in ordinary tokens: the one of that name would be no text, or end the answer."""
     assert write({"choices": [text]}, 200, name=name)[0].strip() == text
+
+
+def test_special_tokens_that_are_text_may_be_part_of_a_form() -> None:
+    """DocTags of a model that writes them: taken as tokens where there is a choice, and never the end of an answer."""
+    tokenizer, end = TOKENIZERS["Granite"]()
+    added = tokenizer.get_added_tokens_decoder().items()
+    hidden = {id_ for id_, token in added if token.special and token.content != "<fcel>"}
+    words = Vocabulary(tokenizer, tokenizer.get_vocab_size(), [tokenizer.token_to_id(end)], hidden)
+    fcel = tokenizer.token_to_id("<fcel>")
+
+    def written(options: dict) -> list[int]:
+        constraint = read_constraint(options)
+        assert constraint is not None
+        guide = Guide(constraint, "", words, lambda scores: int(scores.argmax()), 40, "error", nullcontext)
+        ids: list[int] = []
+        while not guide.ended:
+            ids.append(guide(np.eye(1, tokenizer.get_vocab_size(), fcel, np.float32)[0]))
+        return ids
+
+    assert tokenizer.decode(written({"choices": ["<fcel>1"]}), skip_special_tokens=False) == "<fcel>1"
+    assert written({"regex": "(<fcel>|[a-c]){3}"}) == [fcel] * 3

@@ -257,6 +257,15 @@ def test_pictures_in_every_dialect(http) -> None:
     assert http.get(f"/v1/files/{uploaded['id']}").status_code == 404
 
 
+def test_what_home_assistant_sends(http) -> None:
+    """As LLM Vision puts it (ha-llmvision, providers.py): a key of no characters, and names before the pictures."""
+    parts = [{"type": "text", "text": "Image 1:"}, picture(detail="high"), {"type": "text", "text": STAR}]
+    wish = {"model": "demo", "messages": [{"role": "user", "content": parts}], "max_tokens": 100, "temperature": 0.2}
+    answer = http.post(CHAT, json=wish, headers={"Authorization": "Bearer "})
+    assert answer.status_code == 200
+    assert "star" in answer.json()["choices"][0]["message"]["content"]
+
+
 def test_several_pictures_in_their_order(http) -> None:
     frames = [picture(f"clip-{number}.png", detail="low") for number in range(1, 5)]
     body = http.post(CHAT, json=ask(*frames, "What happens?")).json()

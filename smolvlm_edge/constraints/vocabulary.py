@@ -1,6 +1,7 @@
 """A model's tokens in the form that llguidance works on, and texts spelled in them."""
 
 import json
+import re
 from collections.abc import Collection
 from functools import cached_property
 
@@ -77,19 +78,23 @@ class Vocabulary:
 
 
 def _renamed(tokenizer: str, hidden: Collection[int]) -> str:
-    """tokenizer.json in which hidden tokens have other names.
+    """tokenizer.json in which hidden tokens have other names, and those that are text stand among the ordinary ones.
 
     Where a text is certain, llguidance takes the tokens that the tokenizer makes of it: of `<image>`, the one for
-    pictures.
+    pictures. And whatever is added and spelled `<like this>` it takes for no text, special or not: a DocTag, say.
     """
     values = json.loads(tokenizer)
-    names = {}
-    for token in values["added_tokens"]:
-        if token["id"] in hidden:
-            names[token["content"]] = token["content"] = f"{UNSPEAKABLE}{token['id']}"
+    vocabulary, added, names = values["model"].get("vocab"), values["added_tokens"], {}
+    for token in added:
         token["special"] = token["id"] in hidden
-    vocabulary = values["model"].get("vocab")
+        if token["special"]:
+            names[token["content"]] = token["content"] = f"{UNSPEAKABLE}{token['id']}"
     if isinstance(vocabulary, dict):
-        values["model"]["vocab"] = {names.get(name, name): id_ for name, id_ in vocabulary.items()}
+        ids = {token["content"]: token["id"] for token in added}  # else it would count those that are left anew
+        values["model"]["vocab"] = {names.get(name, name): id_ for name, id_ in vocabulary.items()} | ids
+        as_its_bytes = re.compile("[!-~]+")  # a name that means the same there
+        values["added_tokens"] = [
+            each for each in added if each["special"] or not as_its_bytes.fullmatch(each["content"])
+        ]
     values["post_processor"] = None  # it may name them, and adds nothing to an answer
     return json.dumps(values)

@@ -140,14 +140,17 @@ class _Body:
     def __init__(self, receive: Receive, guards: Guards) -> None:
         self._receive, self._guards = receive, guards
         self._arrived = False
+        self._end: float | None = None
         self.received = 0
 
     async def receive(self) -> Message:
-        """The next message; the body's are counted and timed."""
+        """The next message; the body's are counted, and timed together."""
         if self._arrived:
             return await self._receive()
+        if self._end is None:
+            self._end = asyncio.get_running_loop().time() + self._guards.body_seconds
         try:
-            async with asyncio.timeout(self._guards.body_seconds):
+            async with asyncio.timeout_at(self._end):
                 message = await self._receive()
         except TimeoutError:
             raise HttpError("the request did not arrive in time", 408, headers={"Connection": "close"}) from None

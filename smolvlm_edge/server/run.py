@@ -15,12 +15,15 @@ from smolvlm_edge.server.settings import Settings
 
 HEAD_SECONDS = 10.0
 """For the head of a request to arrive; a connection that sends none is closed."""
+READER_SECONDS = 60.0
+"""For a client to take some of an answer that is more than sockets buffer; it holds its place meanwhile."""
 
 
 class _Impatient(H11Protocol):
-    """uvicorn's protocol, which by itself waits for the head of a request for ever."""
+    """uvicorn's protocol, which by itself waits for ever: for the head of a request, and for a client to read."""
 
     _patience: asyncio.TimerHandle | None = None
+    _reading: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -32,6 +35,15 @@ class _Impatient(H11Protocol):
         super().data_received(data)
         if self._patience and self.cycle is not None and not self.cycle.response_complete:
             self._forget()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reading = self.loop.call_later(READER_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._reading:
+            self._reading.cancel()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget()

@@ -1,8 +1,9 @@
-"""`llm` with an attachment, a schema and a stream, by the YAML of docs/server.md. Usage: drive_llm.py URL PICTURE."""
+"""`llm` with an attachment, a schema and a stream, by the YAML of docs/clients.md. Usage: drive_llm.py URL PICTURE."""
 
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -10,12 +11,10 @@ import urllib.request
 from pathlib import Path
 
 url, picture = sys.argv[1:]
-YAML = f"""\
-- model_id: smol
-  model_name: demo
-  api_base: {url}/v1
-  vision: true
-  supports_schema: true
+page = Path(__file__).parents[2].joinpath("docs", "clients.md").read_text("utf-8")
+YAML = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1]
+YAML = YAML.replace("http://127.0.0.1:8080", url).replace("smolvlm-256m", "demo")
+YAML += f"""\
 - model_id: smol-responses
   model_name: demo
   api_base: {url}/v1
