@@ -17,7 +17,9 @@ import numpy as np
 
 from smolvlm_edge import RequestError
 from smolvlm_edge.bundle import Bundle
-from smolvlm_edge.constraints import Guide, OnLimit, Vocabulary, read_constraint
+from smolvlm_edge.constraints import OnLimit, read_constraint
+from smolvlm_edge.constraints.guide import Guide
+from smolvlm_edge.constraints.vocabulary import Vocabulary
 from smolvlm_edge.conversation.prompt import PromptEncoder
 
 INVOICE = {

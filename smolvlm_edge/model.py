@@ -4,27 +4,23 @@ import os
 import time
 from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from contextlib import ExitStack
-from functools import cached_property, partial
 from pathlib import Path
 from threading import get_ident
 from typing import Any, Literal, Self, Unpack, get_args, overload
 
 from smolvlm_edge.bundle import Bundle
-from smolvlm_edge.bundle.config import ImageConfig, VideoConfig
 from smolvlm_edge.chat import Chat, OnFull
-from smolvlm_edge.constraints import Constraint, Guide, Vocabulary
-from smolvlm_edge.conversation.messages import Conversation, RawMessage, Shown, Source
-from smolvlm_edge.conversation.model_input import ModelInput, PromptSize, least_tokens
-from smolvlm_edge.conversation.prompt import PromptEncoder, too_long
+from smolvlm_edge.conversation.messages import Conversation, RawMessage, Source
+from smolvlm_edge.conversation.model_input import PromptSize
+from smolvlm_edge.conversation.processor import Processor
 from smolvlm_edge.conversation.request import Request, read_request
 from smolvlm_edge.errors import EngineError, RequestError
 from smolvlm_edge.generation.answer import Answer, Chunk, GenerateOptions, check_options
 from smolvlm_edge.generation.driving import Busy, Driver
 from smolvlm_edge.generation.network import Memory, Network
-from smolvlm_edge.generation.reply import Reply
-from smolvlm_edge.generation.sampling import Sampler, Sampling
 from smolvlm_edge.generation.scheduler import Scheduler
 from smolvlm_edge.generation.stopping import Stop
+from smolvlm_edge.generation.strategy import Strategy, Tokens
 from smolvlm_edge.generation.timings import Clock
 from smolvlm_edge.generation.width import ONE, Parallel, Width, choose_width
 from smolvlm_edge.graphs import CLOSED, available_cores
@@ -33,9 +29,7 @@ from smolvlm_edge.graphs.choice import Choice, wanted_targets
 from smolvlm_edge.graphs.engines import AUTO, EngineOptions, Engines, check_engine_options, open_engines
 from smolvlm_edge.graphs.trial import choose_once
 from smolvlm_edge.many import Many
-from smolvlm_edge.pictures.deadline import Check
-from smolvlm_edge.pictures.images import cut, open_image
-from smolvlm_edge.pictures.video import Picture, Video, read_clip
+from smolvlm_edge.pictures.video import Picture
 from smolvlm_edge.response import Response
 from smolvlm_edge.store.bundles import DEFAULT_QUANT, locate
 
@@ -60,8 +54,9 @@ class SmolVLM:
     ) -> None:
         """Use `SmolVLM.load`."""
         self.bundle = bundle
-        self.prompt_encoder = PromptEncoder(bundle.folder, bundle.model)
-        self.image_config = ImageConfig.from_folder(bundle.folder)
+        self._processor = Processor(bundle)
+        self.prompt_encoder, self.image_config = self._processor.encoder, self._processor.images
+        self._tokens = Tokens(self.prompt_encoder.tokenizer, bundle.model, self.prompt_encoder.hidden_token_ids)
         self.width = width
         """How many questions are answered at once."""
         self._network = Network(bundle, engines, memory, width.count, width.budget)
@@ -259,16 +254,8 @@ class SmolVLM:
     ) -> PromptSize:
         """How many tokens a prompt with its pictures takes; computes nothing, and raises what `stream` raises."""
         conversation = read_request(images, prompt, messages, options)
-        self._refuse_what_cannot_fit(conversation, options)
         stop = Stop(options.get("cancel"), options.get("timeout"))
-        pictures = [self._read(shown, options, stop.check) for shown in conversation.sources]
-        read = ModelInput.of(conversation, pictures, self.prompt_encoder, self.bundle.model)
-        return PromptSize(
-            tokens=len(read.input_ids),
-            image_tokens=int(read.is_image.sum()),
-            context=self.bundle.model.text.max_position_embeddings,
-            grids=tuple((picture.rows, picture.columns) for picture in read.pictures),
-        )
+        return self._processor.measure(conversation, options, stop)
 
     def chat(self, system: str | None = None, *, on_full: OnFull = "stop", **options: Unpack[GenerateOptions]) -> Chat:
         """A conversation of several turns.
@@ -309,23 +296,16 @@ class SmolVLM:
                 "that: load the model in here, or start processes with the method 'spawn'"
             )
         clock, thread = Clock(self._load_ms), asking or get_ident()
-        sampling, max_tokens, constraint = self._check(options)
+        strategy, processor = Strategy(self._tokens, options), self._processor
         with ExitStack() as turn:
             with clock.measure("queue_ms"):
                 turn.enter_context(self._driver.turn(stop, thread))
             with clock.measure("preprocess_ms"):
-                if len(pictures) < len(conversation.sources):
-                    self._refuse_what_cannot_fit(conversation, options)
-                for source in conversation.sources[len(pictures) :]:
-                    pictures.append(self._read(source, options, stop.check))
-                    stop.check()
-                prompt = ModelInput.of(conversation, pictures, self.prompt_encoder, self.bundle.model)
-            max_tokens = min(max_tokens, self._room(len(prompt.input_ids)))
-            sampler = Sampler(sampling, prompt.input_ids, self.bundle.model.eos_token_ids)
-            prefix = prompt.answer_prefix
-            guide = self._guide(constraint, prefix, sampler, max_tokens, options, clock) if constraint else None
-            reply = self._reply(prefix, max_tokens, options, constraint, guide)
-            response = Response(self._network, prompt, reply, guide or sampler, options, stop, clock)
+                pictures = processor.read(conversation, pictures, options, stop)
+                prompt = processor.encode(conversation, pictures)
+            room = processor.room(len(prompt.input_ids))
+            choose, reply = strategy.begin(prompt.input_ids, prompt.answer_prefix, room, clock)
+            response = Response(self._network, prompt, reply, choose, options, stop, clock)
             del conversation, pictures, prompt  # they hold the pictures, and the response lets go of them in time
             yield from self._driver.run(response, thread)
 
@@ -356,68 +336,9 @@ class SmolVLM:
         """The answer to a request of `generate_many`, whose pictures are read before it is its turn."""
         images, prompt, messages = request.pop("images", ()), request.pop("prompt", ""), request.pop("messages", None)
         conversation = read_request(images, prompt, messages, request)
-        self._refuse_what_cannot_fit(conversation, request)
-
-        def pictures() -> list[Picture]:  # of which nothing here keeps hold
-            return [self._read(source, request, stop.check) for source in conversation.sources]
-
-        return Answer.of(self.respond(conversation, pictures(), request, stop, asking))
-
-    def _refuse_what_cannot_fit(self, conversation: Conversation, options: GenerateOptions) -> None:
-        """Before pictures are decoded: raise RequestError if their tokens alone exceed the context."""
-        self._room(least_tokens(conversation, self.prompt_encoder, self.bundle.model, self.image_config, options))
-
-    def _read(self, shown: Shown, options: GenerateOptions, check: Check) -> Picture:
-        if isinstance(shown.source, Video):
-            return read_clip(shown.source, VideoConfig.from_folder(self.bundle.folder), check)
-        detail, longest_edge = shown.detail or options.get("detail", "high"), options.get("longest_edge")
-        return cut(open_image(shown.source, check), self.image_config, detail=detail, longest_edge=longest_edge)
-
-    def _check(self, options: GenerateOptions) -> tuple[Sampling, int, Constraint | None]:
-        """As `check_options`, with the model's own defaults and vocabulary."""
-        model = self.bundle.model
-        sampling, max_tokens, constraint = check_options(options, model.generation.options())
-        sampling.check_vocabulary(model.text.vocab_size)
-        return sampling, max_tokens, constraint
-
-    def _guide(
-        self,
-        constraint: Constraint,
-        prefix: str,
-        sampler: Sampler,
-        max_tokens: int,
-        options: GenerateOptions,
-        clock: Clock,
-    ) -> Guide:
-        with clock.measure("load_ms"):
-            vocabulary = self._vocabulary
-        on_limit, measure = options.get("on_limit", "error"), partial(clock.measure, "constraint_ms")
-        return Guide(constraint, prefix, vocabulary, sampler, max_tokens, on_limit, measure)
-
-    def _reply(
-        self,
-        prefix: str,
-        max_tokens: int,
-        options: GenerateOptions,
-        constraint: Constraint | None,
-        guide: Guide | None,
-    ) -> Reply:
-        encoder, eos_token_ids, texts = self.prompt_encoder, self.bundle.model.eos_token_ids, options.get("stop", ())
-        tokenizer, loops = encoder.tokenizer, options.get("stop_loops", False)
-        hidden = encoder.hidden_token_ids if options.get("skip_special_tokens", True) else eos_token_ids
-        return Reply(tokenizer, hidden, prefix, eos_token_ids, max_tokens, texts, constraint, guide, stop_loops=loops)
-
-    @cached_property
-    def _vocabulary(self) -> Vocabulary:
-        encoder, config = self.prompt_encoder, self.bundle.model
-        return Vocabulary(encoder.tokenizer, config.text.vocab_size, config.eos_token_ids, encoder.hidden_token_ids)
-
-    def _room(self, prompt_tokens: int) -> int:
-        """Tokens that the context has left for the answer."""
-        context = self.bundle.model.text.max_position_embeddings
-        if prompt_tokens >= context:
-            raise too_long(f"{prompt_tokens} tokens", context)
-        return context - prompt_tokens
+        read = self._processor.read
+        # the list of pictures is given away: nothing here keeps hold of it
+        return Answer.of(self.respond(conversation, read(conversation, [], request, stop), request, stop, asking))
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

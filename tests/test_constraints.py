@@ -19,8 +19,10 @@ from tiny_tokenizers import make_tokenizer
 from tokenizers import Tokenizer
 
 from smolvlm_edge import IncompleteError, RequestError, SmolVLM
-from smolvlm_edge.constraints import Guide, OnLimit, Vocabulary, read_constraint
+from smolvlm_edge.constraints import OnLimit, read_constraint
 from smolvlm_edge.constraints.endings import Endings
+from smolvlm_edge.constraints.guide import Guide
+from smolvlm_edge.constraints.vocabulary import Vocabulary
 from smolvlm_edge.demo.bundle import __path__ as demo_folders
 
 STORY = "Tell me a story."

@@ -96,8 +96,8 @@ def local_name(host, *rest, **more):
     assert host in ("127.0.0.1", "::1", "localhost"), host
     return lookup(host, *rest, **more)
 socket.getaddrinfo = local_name
-import smolvlm_edge.store.hub as hub
-hub.FIRST_WAIT = 0.01
+from smolvlm_edge.store.hub import downloads, retries
+retries.FIRST_WAIT = 0.01
 import huggingface_hub.constants, huggingface_hub.utils._http as http
 http.time.sleep = lambda _: None
 huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 200_000  # what is in hand when a connection breaks counts in chunks
@@ -338,7 +338,7 @@ def test_a_full_disk(hub: Hub, command: Command) -> None:
     full = """
 import errno
 def http_get(*_, **__): raise OSError(errno.ENOSPC, "No space left on device")
-hub.http_get = http_get
+downloads.http_get = http_get
 """
     assert_fails(command("models", "pull", REPO, lock=full), 1, "no space left")
 
@@ -740,6 +740,7 @@ def test_a_pull_request_gives_its_export_the_repository_s_name(
 def test_lock_prints_an_entry_with_the_hashes_of_what_came(command: Command, hub: Hub, files: dict[str, bytes]) -> None:
     lock = pinned(hub, {})
     pulled = command("models", "pull", "tiny", lock=lock)
+    assert pulled.returncode == 0, pulled.stderr
     Path(pulled.stdout.strip(), "README.md").write_text("of another program")
     entry = tomllib.loads(command("models", "lock", "tiny", lock=lock).stdout)["tiny"]
     assert (entry["repo"], entry["revision"]) == (REPO, hub.repos[REPO][0])

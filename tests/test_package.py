@@ -1,5 +1,6 @@
 """What a wheel puts on a user's machine."""
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -69,6 +70,24 @@ assert not any(importlib.util.find_spec(name) for name in ("export", "quantize",
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "out" / "bundle.json").is_file()
+
+
+def test_an_application_that_opens_a_folder_imports_five_of_the_base_packages() -> None:
+    """As docs/install.md says; its table is the expectation."""
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8").partition("## What the base packages are for")[2]
+    rows = re.findall(r"^\| (`.+`) \|", page.partition("\n## ")[0], re.MULTILINE)
+    base = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert base[:5] == ["onnxruntime", "numpy", "pillow", "tokenizers", "jinja2"]
+    assert {*base[5:]} == {"filelock", "huggingface_hub", "platformdirs", "rich", "typer"}
+    program = f"""
+import sys
+sys.modules |= dict.fromkeys({base[5:]})  # importing one of them raises ImportError
+from smolvlm_edge import SmolVLM
+with SmolVLM.load({str(ROOT / "demo" / "bundle")!r}) as model:
+    print(model.generate({str(ROOT / "examples" / "shapes.png")!r}, "describe"))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "large red circle" in result.stdout, result.stderr
 
 
 def test_public_names_are_sorted_and_there() -> None:

@@ -1,17 +1,12 @@
-"""The architecture in ONNX Runtime's own operators (domain com.microsoft), weights in one external file.
+"""The architecture in ONNX Runtime's own operators (domain com.microsoft).
 
-Every operator used has a CPU kernel since ONNX Runtime 1.31. A matrix is written to disk as soon as its
-node is built, so that one matrix at a time is in memory.
+Every operator used has a CPU kernel since ONNX Runtime 1.31.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from hashlib import sha256
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from smolvlm_edge.bundle.config import TextConfig
@@ -19,16 +14,12 @@ from smolvlm_edge.errors import ExportError
 from smolvlm_edge.export.checkpoint import Weight
 from smolvlm_edge.export.rounding import Rounding, round_to_nearest
 from smolvlm_edge.export.targets import input_grid
+from smolvlm_edge.export.targets.onnx_writer import OnnxWriter
 from smolvlm_edge.export.targets.rotary import rotary_tables
 from smolvlm_edge.quantize import BlockQuantized, Format, Recipe, round_rows
 from smolvlm_edge.quantize.packing import PackedBlocks, pack_gather_block_quantized, pack_matmul_nbits
 
-OPSETS = {"": 21, "com.microsoft": 1}
-IR_VERSION = 10
-MICROSOFT = "com.microsoft"
 FLOAT = int(ir.DataType.FLOAT)
-INLINE_BYTES = 1024  # smaller tensors stand in the graph file itself
-ALIGNMENT = 4096  # a tensor that starts on a page can be mapped as it lies
 INT8_ACTIVATIONS = 4  # accuracy_level; without it 8-bit MatMulNBits has no packed kernel and is 40 times slower
 
 
@@ -37,11 +28,8 @@ def cached_head_dim(head_dim: int) -> int:
     return -(-head_dim // 16) * 16
 
 
-class OnnxGraphBuilder:
-    """A `GraphBuilder` that writes `<name>.onnx` and `<name>.onnx.data`.
-
-    Names: node `/layers.3/self_attn/o_proj/MatMulNBits`, its output `.../output_0`.
-    """
+class OnnxGraphBuilder(OnnxWriter):
+    """A `GraphBuilder` of such operators."""
 
     def __init__(
         self,
@@ -64,55 +52,10 @@ class OnnxGraphBuilder:
             stored: Where the bundle's arrays lie, by their sha256: file and offset. Graphs that are given the same
                 one store an array that they share, such as a token table that is the head too, once.
         """
-        self.folder, self.name, self.recipe, self.layer_done, self.rounding = folder, name, recipe, on_layer, rounding
-        self._stored = {} if stored is None else stored
+        super().__init__(folder, name, {} if stored is None else stored)
+        self.recipe, self.layer_done, self.rounding = recipe, on_layer, rounding
         self.formats: dict[str, Format] = {}
-        self._scopes: list[str] = []
-        self._nodes: list[ir.Node] = []
-        self._inputs: list[ir.Value] = []
-        self._outputs: list[ir.Value] = []
-        self._initializers: dict[str, ir.Value] = {}
-        self._data_name = f"{name}.onnx.data"
-        self._data: BinaryIO = (folder / self._data_name).open("wb")
         self._text: TextConfig | None = None
-
-    def save(self, producer_version: str) -> None:
-        """Write the graph file; the builder is finished then."""
-        self.close()
-        ir.save(self.model(producer_version), self.folder / f"{self.name}.onnx")
-
-    def model(self, producer_version: str) -> ir.Model:
-        """What was built so far."""
-        graph = ir.Graph(
-            self._inputs,
-            self._outputs,
-            nodes=self._nodes,
-            initializers=list(self._initializers.values()),
-            opset_imports=OPSETS,
-            name=self.name,
-        )
-        return ir.Model(graph, ir_version=IR_VERSION, producer_name="smol-edge", producer_version=producer_version)
-
-    def close(self) -> None:
-        """Close the weight file."""
-        self._data.close()
-
-    # -- inputs, outputs and names ------------------------------------------------------------------
-
-    def input(self, name: str, dtype: str, shape: Sequence[int | str]) -> ir.Value:
-        value = _value(name, dtype, shape)
-        self._inputs.append(value)
-        return value
-
-    def output(self, name: str, value: ir.Value, dtype: str, shape: Sequence[int | str]) -> None:
-        value.name, value.type, value.shape = name, _tensor_type(dtype), ir.Shape(shape)
-        self._outputs.append(value)
-
-    @contextmanager
-    def scope(self, name: str) -> Iterator[None]:
-        self._scopes.append(name)
-        yield
-        self._scopes.pop()
 
     # -- matrices -----------------------------------------------------------------------------------
 
@@ -120,7 +63,7 @@ class OnnxGraphBuilder:
         format_ = self.formats[weight.name] = self.recipe.format_of(weight.name)
         match format_.kind:
             case "float32":
-                product = self._node(name, "MatMul", [x, self._weight(weight.name, weight.load().T)])
+                product = self.node(name, "MatMul", [x, self.weight(weight.name, weight.load().T)])
             case "rows":
                 product = self._linear_rows(name, x, weight)
             case "static":
@@ -129,18 +72,18 @@ class OnnxGraphBuilder:
                 return self._linear_blocks(name, x, weight, bias, format_)
         if bias is None:
             return product
-        return self._node(name, "Add", [product, self._weight(bias.name, bias.load())])
+        return self.node(name, "Add", [product, self.weight(bias.name, bias.load())])
 
     def _linear_blocks(self, name: str, x: ir.Value, weight: Weight, bias: Weight | None, format_: Format) -> ir.Value:
         group_index, rows, columns = None, *weight.shape
-        return self._node(
+        return self.node(
             name,
             "MatMulNBits",
             [
                 x,
                 *self._blocks(weight, format_, pack_matmul_nbits),
                 group_index,
-                None if bias is None else self._weight(bias.name, bias.load()),
+                None if bias is None else self.weight(bias.name, bias.load()),
             ],
             K=columns,
             N=rows,
@@ -157,31 +100,31 @@ class OnnxGraphBuilder:
         kernel.
         """
         rounded = round_rows(weight.load())
-        magnitude = self._node(f"{name}/max", "Abs", [x])
-        magnitude = self._node(f"{name}/max", "ReduceMax", [magnitude, self._constant("last_axis", [-1])])
+        magnitude = self.node(f"{name}/max", "Abs", [x])
+        magnitude = self.node(f"{name}/max", "ReduceMax", [magnitude, self.constant("last_axis", [-1])])
         # a token of zeros must not be divided by zero
-        magnitude = self._node(f"{name}/max", "Max", [magnitude, self._constant("tiny", np.float32(1e-30))])
-        normalised = self._node(name, "Div", [x, magnitude])
-        codes = self._weight(f"{weight.name}.codes", rounded.codes.T)
-        scales = self._weight(f"{weight.name}.scales", rounded.scales)
-        product = self._node(name, "DynamicQuantizeMatMul", [normalised, codes, scales])
-        return self._node(name, "Mul", [product, magnitude])
+        magnitude = self.node(f"{name}/max", "Max", [magnitude, self.constant("tiny", np.float32(1e-30))])
+        normalised = self.node(name, "Div", [x, magnitude])
+        codes = self.weight(f"{weight.name}.codes", rounded.codes.T)
+        scales = self.weight(f"{weight.name}.scales", rounded.scales)
+        product = self.node(name, "DynamicQuantizeMatMul", [normalised, codes, scales])
+        return self.node(name, "Mul", [product, magnitude])
 
     def _linear_static(self, name: str, x: ir.Value, weight: Weight, bias: Weight | None) -> ir.Value:
         """Quantise activations with a scale known in advance; the product comes out in float32."""
         rounded, (scale, zero_point) = round_rows(weight.load()), input_grid(self.recipe, weight)
-        grid = [self._constant(f"scale_{scale}", scale), self._constant(f"zero_point_{zero_point}", zero_point)]
-        return self._node(
+        grid = [self.constant(f"scale_{scale}", scale), self.constant(f"zero_point_{zero_point}", zero_point)]
+        return self.node(
             name,
             "MatMulIntegerToFloat",
             [
-                self._node(name, "QuantizeLinear", [x, *grid]),
-                self._weight(f"{weight.name}.codes", rounded.codes.T),
+                self.node(name, "QuantizeLinear", [x, *grid]),
+                self.weight(f"{weight.name}.codes", rounded.codes.T),
                 grid[0],
-                self._weight(f"{weight.name}.scales", rounded.scales),
+                self.weight(f"{weight.name}.scales", rounded.scales),
                 grid[1],
                 None,
-                None if bias is None else self._weight(bias.name, bias.load()),
+                None if bias is None else self.weight(bias.name, bias.load()),
             ],
         )
 
@@ -190,9 +133,9 @@ class OnnxGraphBuilder:
         if format_.kind in {"rows", "static"}:
             raise ExportError(f"recipe {self.recipe.name}: a token table cannot be stored in rows, only in blocks")
         if format_.kind == "float32":
-            return self._node(name, "Gather", [self._weight(table.name, table.load()), input_ids])
+            return self.node(name, "Gather", [self.weight(table.name, table.load()), input_ids])
         codes, scales, zero_points = self._blocks(table, format_, pack_gather_block_quantized)
-        return self._node(
+        return self.node(
             name,
             "GatherBlockQuantized",
             [codes, input_ids, scales, zero_points],
@@ -208,24 +151,24 @@ class OnnxGraphBuilder:
         """Codes, scales and zero points of a matrix, rounded block by block."""
         codes, scales, zero_points = pack(self.rounding(weight, format_))
         return (
-            self._weight(f"{weight.name}.codes", codes),
+            self.weight(f"{weight.name}.codes", codes),
             # half the bytes on disk; the engine widens them once, when it opens the graph
-            self._node(f"{weight.name}.scales", "Cast", [self._weight(f"{weight.name}.scales", scales)], to=FLOAT),
-            None if zero_points is None else self._weight(f"{weight.name}.zero_points", zero_points),
+            self.node(f"{weight.name}.scales", "Cast", [self.weight(f"{weight.name}.scales", scales)], to=FLOAT),
+            None if zero_points is None else self.weight(f"{weight.name}.zero_points", zero_points),
         )
 
     def patch_embedding(self, pixel_values: ir.Value, weight: Weight, bias: Weight, positions: Weight) -> ir.Value:
         hidden_size, patch_size = weight.shape[0], weight.shape[-1]
-        patches = self._node(
+        patches = self.node(
             "patch_embedding",
             "Conv",
-            [pixel_values, self._weight(weight.name, weight.load()), self._weight(bias.name, bias.load())],
+            [pixel_values, self.weight(weight.name, weight.load()), self.weight(bias.name, bias.load())],
             kernel_shape=[patch_size, patch_size],
             strides=[patch_size, patch_size],
         )  # [tiles, hidden, side, side]
         flat = self._reshape("patch_embedding", patches, [0, hidden_size, -1])
-        flat = self._node("patch_embedding", "Transpose", [flat], perm=[0, 2, 1])  # [tiles, patches, hidden]
-        return self._node("position_embedding", "Add", [flat, self._weight(positions.name, positions.load())])
+        flat = self.node("patch_embedding", "Transpose", [flat], perm=[0, 2, 1])  # [tiles, patches, hidden]
+        return self.node("position_embedding", "Add", [flat, self.weight(positions.name, positions.load())])
 
     # -- norms and activations ----------------------------------------------------------------------
 
@@ -233,32 +176,32 @@ class OnnxGraphBuilder:
         self, name: str, x: ir.Value, delta: ir.Value | None, weight: Weight, bias: Weight, eps: float
     ) -> tuple[ir.Value, ir.Value]:
         # not SkipLayerNormalization: its kernel works through a row number by number, 6 times slower than these two
-        total = x if delta is None else self._node(f"{name}.residual", "Add", [x, delta])
-        gamma, beta = self._weight(weight.name, weight.load()), self._weight(bias.name, bias.load())
-        return self._node(name, "LayerNormalization", [total, gamma, beta], axis=-1, epsilon=eps), total
+        total = x if delta is None else self.node(f"{name}.residual", "Add", [x, delta])
+        gamma, beta = self.weight(weight.name, weight.load()), self.weight(bias.name, bias.load())
+        return self.node(name, "LayerNormalization", [total, gamma, beta], axis=-1, epsilon=eps), total
 
     def rms_norm(
         self, name: str, x: ir.Value, delta: ir.Value | None, weight: Weight, eps: float
     ) -> tuple[ir.Value, ir.Value]:
-        gamma = self._weight(weight.name, weight.load())
+        gamma = self.weight(weight.name, weight.load())
         if delta is None:
-            return self._node(name, "SimplifiedLayerNormalization", [x, gamma], axis=-1, epsilon=eps), x
-        normed, _, _, total = self._node_with_outputs(
+            return self.node(name, "SimplifiedLayerNormalization", [x, gamma], axis=-1, epsilon=eps), x
+        normed, _, _, total = self.node_with_outputs(
             name, "SkipSimplifiedLayerNormalization", [x, delta, gamma], outputs=4, epsilon=eps
         )
         return normed, total
 
     def gelu_tanh(self, name: str, x: ir.Value) -> ir.Value:
-        return self._node(name, "FastGelu", [x])
+        return self.node(name, "FastGelu", [x])
 
     def silu_gate(self, name: str, gate: ir.Value, up: ir.Value) -> ir.Value:
         # QuickGelu is x * sigmoid(alpha * x); with alpha 1 that is SiLU, in one operator
-        return self._node(name, "Mul", [self._node(name, "QuickGelu", [gate], alpha=1.0), up])
+        return self.node(name, "Mul", [self.node(name, "QuickGelu", [gate], alpha=1.0), up])
 
     # -- attention ----------------------------------------------------------------------------------
 
     def attention(self, name: str, query: ir.Value, key: ir.Value, value: ir.Value, num_heads: int) -> ir.Value:
-        return self._node(name, "MultiHeadAttention", [query, key, value], num_heads=num_heads)
+        return self.node(name, "MultiHeadAttention", [query, key, value], num_heads=num_heads)
 
     def begin_cache(self, config: TextConfig) -> None:
         """Declare the lengths that GroupQueryAttention wants, and the tables of its rotary positions.
@@ -271,7 +214,7 @@ class OnnxGraphBuilder:
         self._total_sequence_length = self.input("total_sequence_length", "int32", [])
         missing = (cached_head_dim(config.head_dim) - config.head_dim) // 2
         cos, sin = (np.pad(table, ((0, 0), (0, missing))) if missing else table for table in rotary_tables(config))
-        self._cos, self._sin = self._weight("rotary.cos", cos), self._weight("rotary.sin", sin)
+        self._cos, self._sin = self.weight("rotary.cos", cos), self.weight("rotary.sin", sin)
 
     def cached_attention(self, name: str, qkv: ir.Value, layer: int) -> ir.Value:
         assert self._text is not None, "begin_cache() comes first"
@@ -283,7 +226,7 @@ class OnnxGraphBuilder:
         if size > text.head_dim:
             heads = text.num_attention_heads + 2 * text.num_key_value_heads
             qkv, scale = self._widen_heads(name, qkv, heads, text.head_dim), {"scale": text.head_dim**-0.5}
-        attended, *present = self._node_with_outputs(
+        attended, *present = self.node_with_outputs(
             name,
             "GroupQueryAttention",
             [qkv, None, None, *past, self._seqlens_k, self._total_sequence_length, self._cos, self._sin],
@@ -301,15 +244,15 @@ class OnnxGraphBuilder:
         """Both halves of every head filled up with zeros, which rotate to zeros and add nothing to a product."""
         size = cached_head_dim(head_dim)
         halves = self._reshape(f"{name}/wide", x, [0, 0, heads, 2, head_dim // 2])
-        pads = self._constant(f"pads_{size - head_dim}", [0, (size - head_dim) // 2])
-        halves = self._node(f"{name}/wide", "Pad", [halves, pads, None, self._constant("last_axis", [-1])])
+        pads = self.constant(f"pads_{size - head_dim}", [0, (size - head_dim) // 2])
+        halves = self.node(f"{name}/wide", "Pad", [halves, pads, None, self.constant("last_axis", [-1])])
         return self._reshape(f"{name}/widened", halves, [0, 0, heads * size])
 
     def _narrow_heads(self, name: str, x: ir.Value, heads: int, head_dim: int) -> ir.Value:
         """The reverse of `_widen_heads`."""
         halves = self._reshape(f"{name}/narrow", x, [0, 0, heads, 2, cached_head_dim(head_dim) // 2])
-        start, end = self._constant("zero", [0]), self._constant(f"half_{head_dim}", [head_dim // 2])
-        halves = self._node(f"{name}/narrow", "Slice", [halves, start, end, self._constant("last_axis", [-1])])
+        start, end = self.constant("zero", [0]), self.constant(f"half_{head_dim}", [head_dim // 2])
+        halves = self.node(f"{name}/narrow", "Slice", [halves, start, end, self.constant("last_axis", [-1])])
         return self._reshape(f"{name}/narrowed", halves, [0, 0, heads * head_dim])
 
     # -- shapes -------------------------------------------------------------------------------------
@@ -321,83 +264,14 @@ class OnnxGraphBuilder:
         """
         folded = side // factor
         squares = self._reshape(f"{name}/squares", x, [0, folded, factor, folded, factor * hidden_size])
-        squares = self._node(name, "Transpose", [squares], perm=[0, 1, 3, 2, 4])
+        squares = self.node(name, "Transpose", [squares], perm=[0, 1, 3, 2, 4])
         return self._reshape(f"{name}/tokens", squares, [0, folded * folded, factor * factor * hidden_size])
 
     def last_positions(self, name: str, x: ir.Value, count: ir.Value) -> ir.Value:
-        start = self._node(name, "Neg", [count])
-        ends, axes = self._constant("int64_max", [2**63 - 1]), self._constant("axis_1", [1])
-        return self._node(name, "Slice", [x, start, ends, axes])
+        start = self.node(name, "Neg", [count])
+        ends, axes = self.constant("int64_max", [2**63 - 1]), self.constant("axis_1", [1])
+        return self.node(name, "Slice", [x, start, ends, axes])
 
     def _reshape(self, name: str, x: ir.Value, shape: Sequence[int]) -> ir.Value:
         target = "_".join(map(str, shape))
-        return self._node(name, "Reshape", [x, self._constant(f"shape_{target}", shape)])
-
-    # -- nodes and weights --------------------------------------------------------------------------
-
-    def _node(self, name: str, op_type: str, inputs: Sequence[ir.Value | None], **attributes: Any) -> ir.Value:
-        return self._node_with_outputs(name, op_type, inputs, outputs=1, **attributes)[0]
-
-    def _node_with_outputs(
-        self, name: str, op_type: str, inputs: Sequence[ir.Value | None], *, outputs: int, **attributes: Any
-    ) -> Sequence[ir.Value]:
-        path = "/".join(["", *self._scopes, *name.split("."), op_type])
-        domain = MICROSOFT if op_type in MICROSOFT_OPERATORS else ""
-        while inputs and inputs[-1] is None:
-            inputs = inputs[:-1]
-        node = ir.node(op_type, inputs, attributes, domain=domain, num_outputs=outputs, name=path)
-        for i, value in enumerate(node.outputs):
-            value.name = f"{path}/output_{i}"
-        self._nodes.append(node)
-        return node.outputs
-
-    def _constant(self, name: str, value: npt.ArrayLike) -> ir.Value:
-        return self._weight(f"constant.{name}", np.asarray(value))
-
-    def _weight(self, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
-        """An initializer, written once under its name: small ones in the graph file, others in the data file."""
-        if name not in self._initializers:
-            array = np.ascontiguousarray(array).reshape(array.shape)
-            tensor = ir.Tensor(array, name=name) if array.nbytes < INLINE_BYTES else self._write(name, array)
-            value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-            self._initializers[name] = value
-        return self._initializers[name]
-
-    def _write(self, name: str, array: npt.NDArray[np.generic]) -> ir.ExternalTensor:
-        data = array.data.cast("B")
-        digest = sha256(data).digest()
-        if digest not in self._stored:
-            self._data.write(bytes(-self._data.tell() % ALIGNMENT))
-            self._stored[digest] = self._data_name, self._data.tell()
-            self._data.write(data)
-        file, offset = self._stored[digest]
-        return ir.ExternalTensor(
-            file,
-            offset,
-            array.nbytes,
-            ir.DataType.from_numpy(array.dtype),
-            shape=ir.Shape(array.shape),
-            name=name,
-            base_dir=self.folder,
-        )
-
-
-MICROSOFT_OPERATORS = {
-    "DynamicQuantizeMatMul",
-    "FastGelu",
-    "GatherBlockQuantized",
-    "GroupQueryAttention",
-    "MatMulIntegerToFloat",
-    "MatMulNBits",
-    "MultiHeadAttention",
-    "QuickGelu",
-    "SkipSimplifiedLayerNormalization",
-}
-
-
-def _tensor_type(dtype: str) -> ir.TensorType:
-    return ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))
-
-
-def _value(name: str, dtype: str, shape: Sequence[int | str]) -> ir.Value:
-    return ir.Value(name=name, type=_tensor_type(dtype), shape=ir.Shape(shape))
+        return self.node(name, "Reshape", [x, self.constant(f"shape_{target}", shape)])

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
-from smolvlm_edge.constraints import Constraint, Guide
+from smolvlm_edge.constraints import Constraint
+from smolvlm_edge.constraints.guide import Guide
 from smolvlm_edge.generation.detokenizer import Detokenizer
 from smolvlm_edge.generation.loops import LoopDetector
 

@@ -22,7 +22,7 @@ def without_large_metadata(file: Path | BytesIO) -> Path | BytesIO:
             return file
         kept = BytesIO()
         kept.write(SIGNATURE)
-        for kind, length in _chunks(stream):
+        for kind, length in chunks(stream):
             data = stream.read(length + 4)
             if kind not in PACKED:
                 kept.write(struct.pack(">I", length) + kind + data)
@@ -37,7 +37,7 @@ def without_large_metadata(file: Path | BytesIO) -> Path | BytesIO:
 
 def _is_large(stream: BinaryIO) -> bool:
     together = 0
-    for kind, length in _chunks(stream):
+    for kind, length in chunks(stream):
         if kind in PACKED:
             size = _unpacked_size(stream.read(length))
             together += size
@@ -67,7 +67,7 @@ def _zlib_streams(data: bytes) -> Iterator[int]:
         yield from (place + 1, place + 2)
 
 
-def _chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
+def chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
     """(kind, length) of each chunk, the stream standing at its data."""
     place = len(SIGNATURE)
     while True:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from filelock import FileLock
-
 from smolvlm_edge.bundle import MANIFEST, Bundle, Target, Wanted
 from smolvlm_edge.errors import ExportError, IntegrityError, ModelNotFoundError, RequestError
 from smolvlm_edge.store import DEMO, Snapshot, Source, default_model, demo_folder, find, resolve
@@ -146,6 +144,8 @@ def _make(plan: Plan, progress: Progress | None) -> Path:
         from smolvlm_edge.export import export_checkpoint  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise ExportError(f"making a bundle needs {error.name}: pip install 'smol-edge[export]'") from error
+    from filelock import FileLock  # noqa: PLC0415 - of no use to a bundle that is named by its folder
+
     from smolvlm_edge.quantize import RECIPES  # noqa: PLC0415
 
     plan.folder.parent.mkdir(parents=True, exist_ok=True)

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
-
-from filelock import FileLock
+from typing import TYPE_CHECKING, Any, Self
 
 from smolvlm_edge.bundle import Bundle
 from smolvlm_edge.machine import installed_version, processor_features, processor_name
 from smolvlm_edge.store.verified import home
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 FILE = "engines.json"
 DISTRIBUTIONS = ("smol-edge", "onnxruntime", "openvino")
@@ -72,12 +73,14 @@ def remember(bundle: Bundle, threads: int, engine: str, origin: str = BENCH, sec
     return path
 
 
-def measuring_alone() -> FileLock:
+def measuring_alone() -> "FileLock":
     """Held by the process that measures: several at once would measure each other.
 
     Raises:
         OSError: The cache folder cannot be written.
     """
+    from filelock import FileLock  # noqa: PLC0415 - of no use to a bundle that is named by its folder
+
     home().mkdir(parents=True, exist_ok=True)
     return FileLock(home() / f".{FILE}.lock", timeout=0)
 

@@ -5,8 +5,6 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from smolvlm_edge.bundle import sha256
 from smolvlm_edge.errors import IntegrityError
 from smolvlm_edge.store.lockfile import LockedFile
@@ -16,7 +14,13 @@ HOME_VARIABLE = "SMOL_EDGE_HOME"
 
 def home() -> Path:
     """Where smol-edge keeps what it makes: SMOL_EDGE_HOME, or the user's cache folder."""
-    return Path(os.environ.get(HOME_VARIABLE) or user_cache_path("smol-edge"))
+    if chosen := os.environ.get(HOME_VARIABLE):
+        return Path(chosen)
+    try:
+        from platformdirs import user_cache_path  # noqa: PLC0415 - see below
+    except ImportError:  # left out by an application that opens folders: it makes nothing that would be kept
+        return Path("~/.cache/smol-edge").expanduser()
+    return user_cache_path("smol-edge")
 
 
 def check_file(path: Path, expected: LockedFile, *, missing: str, changed: str, again: bool = False) -> None:

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+from smolvlm_edge.pictures.png import chunks
 from smolvlm_edge.pictures.sources import head_of
 
 GIF_IMAGE, GIF_EXTENSION, GIF_CONTROL = 0x2C, 0x21, 0xF9
@@ -67,13 +68,8 @@ def _skip_blocks(stream: BinaryIO) -> None:
 
 
 def _of_png(stream: BinaryIO) -> Iterator[int]:
-    place, animated, default_picture = 8, False, True
-    while True:
-        stream.seek(place)
-        head = stream.read(8)
-        if len(head) < 8:
-            return
-        (length,), kind = struct.unpack(">I", head[:4]), head[4:]
+    animated, default_picture = False, True
+    for kind, _ in chunks(stream):
         if kind == b"acTL":
             animated = True
         elif kind == b"fcTL" and animated:
@@ -88,7 +84,6 @@ def _of_png(stream: BinaryIO) -> Iterator[int]:
             yield 0
             if not animated:
                 return
-        place += length + 12
 
 
 def _of_webp(stream: BinaryIO) -> Iterator[int]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from smolvlm_edge.bundle.config import ModelConfig
-from smolvlm_edge.constraints import Vocabulary
+from smolvlm_edge.constraints.vocabulary import Vocabulary
 from smolvlm_edge.conversation.prompt import PromptEncoder
 from smolvlm_edge.generation.detokenizer import Detokenizer
 from tests.fuzz.parsers import TINY, link_tiny, tiny
