@@ -4,7 +4,7 @@ import ctypes
 import os
 import platform
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -73,17 +73,6 @@ def flags_of_macos(sysctlbyname: Callable[..., int]) -> tuple[str, ...]:
         if sysctlbyname(name.encode(), ctypes.byref(value), ctypes.byref(size), None, 0) == 0 and value.value == 1:
             found.append(flag)
     return tuple(found)
-
-
-def byte_products_overflow(machine: str, flags: Collection[str]) -> bool:
-    """Whether a processor adds products of unsigned and signed bytes in 16 bits, which overflow.
-
-    x86 without VNNI does, and both engines use that instruction unless they are told not to: ONNX Runtime's vision
-    encoder in int8 was off by 20 % (seen on an emulated Haswell; 1.7 % when it is precise, as elsewhere), OpenVINO's
-    in int8-static by 20 % (seen on a Zen 2; 2.2 % without it). With VNNI being precise only costs time. Where the
-    flags are unknown, precision wins.
-    """
-    return machine in ("x86_64", "AMD64") and not {"avx512_vnni", "avx_vnni"} & set(flags)
 
 
 def processor_features() -> list[str]:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from smolvlm_edge.export import export_checkpoint
-from smolvlm_edge.graphs.onnxruntime import OnnxRuntimeEngine
-from smolvlm_edge.machine import byte_products_overflow
+from smolvlm_edge.graphs.onnxruntime import OnnxRuntimeEngine, run_bytes
+from smolvlm_edge.graphs.overflow import PRODUCT, byte_products_overflow, overflow_told
 from smolvlm_edge.quantize import RECIPES, with_vision
 
 CHECKPOINT = Path(__file__).parent / "checkpoints" / "tiny-idefics3"
@@ -20,30 +20,47 @@ import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[3].split(":")
 import numpy as np
+import smolvlm_edge.graphs.overflow as overflow
 import smolvlm_edge.graphs.onnxruntime as engine
-engine.processor_flags = lambda: ["avx2"]  # the emulator shows the flags of the processor below it
+overflow.processor_flags = tuple  # the emulator shows the flags of the processor below it; so the engine is asked
 graphs = engine.OnnxRuntimeEngine(threads=1)
 bundle, out = Path(sys.argv[1]), sys.argv[2]
 random = np.random.default_rng(0)
 features = graphs.graph(bundle / "vision_encoder.onnx")(random.uniform(-1, 1, (1, 3, 64, 64)).astype(np.float32))
 logits = graphs.decoder(bundle / "decoder.onnx")(random.standard_normal((40, 64), np.float32), 40)
-np.savez(out, features=features, logits=logits)
+np.savez(out, features=features, logits=logits, overflow=overflow.byte_products_overflow())
 """
 
 
 @pytest.mark.parametrize(
-    ("machine", "flags", "overflow"),
+    ("machine", "flags", "system", "overflow"),
     [
-        ("x86_64", ["avx2"], True),
-        ("x86_64", ["avx2", "avx_vnni"], False),
-        ("x86_64", ["avx512f", "avx512_vnni"], False),
-        ("AMD64", [], True),
-        ("aarch64", [], False),
-        ("arm64", [], False),
+        ("x86_64", ["avx2"], "linux", True),
+        ("x86_64", ["avx2", "avx_vnni"], "linux", False),
+        ("x86_64", ["avx512f", "avx512_vnni"], "darwin", False),
+        ("AMD64", ["avx2", "avx512f"], "win32", None),
+        ("x86_64", [], "linux", None),
+        ("ARM64", ["asimd"], "win32", False),
+        ("aarch64", [], "linux", False),
+        ("arm64", [], "darwin", False),
     ],
 )
-def test_which_processors_need_care(machine: str, flags: list[str], overflow: bool) -> None:
-    assert byte_products_overflow(machine, flags) is overflow
+def test_what_a_system_tells(machine: str, flags: list[str], system: str, overflow: bool | None) -> None:
+    assert overflow_told(machine, flags, system) is overflow
+
+
+def test_the_graph_that_asks_the_engine() -> None:
+    """As in https://onnx.ai/onnx/operators/onnx__MatMulInteger.html, for operands whose sum fits 16 bits."""
+    a, b = np.array([[1, 255], [3, 4]], np.uint8), np.array([[5, -6], [7, 8]], np.int8)
+    assert run_bytes(PRODUCT, {"a": a, "b": b}).tolist() == [[1790, 2034], [43, 14]]
+
+
+def test_where_the_system_says_nothing_the_engine_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the machine of the test both ways come to the same."""
+    told = byte_products_overflow()
+    monkeypatch.setattr("smolvlm_edge.graphs.overflow.processor_flags", tuple)
+    byte_products_overflow.cache_clear()
+    assert byte_products_overflow() is told
 
 
 @pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="needs qemu-user")
@@ -62,6 +79,7 @@ def test_answers_of_an_emulated_haswell(tiny_bundle, tmp_path: Path, quant: str)
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert result.returncode == 0, result.stderr
     emulated, random = np.load(out), np.random.default_rng(0)
+    assert emulated["overflow"]
     engine = OnnxRuntimeEngine(threads=1)
     pixel_values = random.uniform(-1, 1, (1, 3, 64, 64)).astype(np.float32)
     features = engine.graph(bundle / "vision_encoder.onnx")(pixel_values)

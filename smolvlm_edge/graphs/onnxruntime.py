@@ -4,7 +4,6 @@ import ctypes
 import math
 import mmap
 import os
-import platform
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -22,7 +21,7 @@ import onnxruntime as ort
 from smolvlm_edge.errors import EngineError
 from smolvlm_edge.graphs import CLOSED, Floats
 from smolvlm_edge.graphs.memory import return_freed_memory, unload_file
-from smolvlm_edge.machine import byte_products_overflow, processor_flags
+from smolvlm_edge.graphs.overflow import byte_products_overflow
 
 CACHE_STEP = 256  # positions by which a cache grows
 SILENT = 4  # an error arrives as an exception; the engine need not print it as well
@@ -275,13 +274,18 @@ class _Binding:
         return self._logits
 
 
+def run_bytes(graph: bytes, inputs: Mapping[str, npt.NDArray[np.generic]]) -> npt.NDArray[np.generic]:
+    """The only output of a small graph, with nothing but the engine's defaults."""
+    return _run(ort.InferenceSession(graph, providers=["CPUExecutionProvider"]).run, None, dict(inputs))[0]
+
+
 def _session(path: Path, threads: int, configuration: Options) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
     options.log_severity_level = SILENT
     options.enable_mem_pattern = False  # a plan of the buffers ahead holds 40 MB more for a tile and gains no time
-    if byte_products_overflow(platform.machine(), processor_flags()):
+    if byte_products_overflow():
         options.add_session_config_entry("session.x64quantprecision", "1")
     # the fused operator is slower than the two that it replaces (see export/targets/onnx.py)
     options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")

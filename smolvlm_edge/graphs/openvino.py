@@ -4,7 +4,6 @@ import glob
 import hashlib
 import importlib
 import os
-import platform
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,8 @@ import numpy.typing as npt
 from smolvlm_edge.errors import EngineError
 from smolvlm_edge.graphs import CLOSED, Floats
 from smolvlm_edge.graphs.memory import return_freed_memory
-from smolvlm_edge.machine import byte_products_overflow, processor_flags, processor_name
+from smolvlm_edge.graphs.overflow import byte_products_overflow
+from smolvlm_edge.machine import processor_name
 from smolvlm_edge.store.bundles import bundles_home
 from smolvlm_edge.store.staging import staged
 
@@ -72,7 +72,7 @@ class OpenVinoEngine:
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": threads,
             **EXACT,
-            **({"LP_TRANSFORMS_MODE": "NO"} if byte_products_overflow(platform.machine(), processor_flags()) else {}),
+            **({"LP_TRANSFORMS_MODE": "NO"} if byte_products_overflow() else {}),
         }
         self._has_bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
