@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from command import assert_fails, smol_edge
 
 from smolvlm_edge import SmolVLM
 from smolvlm_edge.evaluation import ask_all
+from smolvlm_edge.evaluation.family import plain
 from smolvlm_edge.evaluation.drawn import drawn_questions
 from smolvlm_edge.evaluation.results import Results
 
@@ -128,7 +130,7 @@ def test_the_readme_quotes_it_word_for_word(demo: SmolVLM) -> None:
 
 
 def test_it_is_right_about_scenes_that_no_training_saw(demo: SmolVLM) -> None:
-    report = ask_all(demo, drawn_questions(limit=240), Results(), 128, lambda: None)
+    report = ask_all(demo, drawn_questions(limit=240), Results(), 128, lambda: None, partial(plain, ""))
     assert report.to_dict()["right"] >= 0.9
 
 
@@ -136,7 +138,9 @@ def test_small_text_needs_the_tiles(demo: SmolVLM) -> None:
     """Splitting works and matters: without it, small text is gone and large shapes are not."""
     shares = []
     for detail in ("high", "low"):
-        report = ask_all(demo, drawn_questions(limit=300, detail=detail), Results(), 128, lambda: None)
+        report = ask_all(
+            demo, drawn_questions(limit=300, detail=detail), Results(), 128, lambda: None, partial(plain, "")
+        )
         shares.append(report.to_dict()["kinds"]["small text"]["score"])
     assert shares[0] > shares[1] + 0.3
 

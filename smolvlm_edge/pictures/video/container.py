@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -91,7 +91,9 @@ class Container:
             file.seek(0)
             source = file
         with self._decoding():
-            self._container: InputContainer = av.open(source, "r", format=format_of(file), metadata_errors="replace")
+            # before PyAV 19, titles that are no UTF-8 were errors unless one asked for something else
+            lenient: Any = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+            self._container: InputContainer = av.open(source, "r", format=format_of(file), **lenient)
             self._stream = self._pictures()
             self._stream.thread_type = "AUTO"
             self._time_base = float(self._stream.time_base or 1)

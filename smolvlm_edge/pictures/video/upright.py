@@ -1,7 +1,7 @@
 """A decoded frame -> an RGB picture, turned and mirrored as its display matrix says."""
 
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -39,8 +39,7 @@ def upright(frame: "VideoFrame") -> Image.Image:
 
 
 def _signs(frame: "VideoFrame") -> tuple[int, int, int, int]:
-    side_data: Any = frame.side_data  # whose annotation is wrong
-    data = next((bytes(each) for each in side_data if each.type.name == "DISPLAYMATRIX"), b"")
+    data = bytes(frame.side_data.get("DISPLAYMATRIX", b""))
     if len(data) < 36:
         return IDENTITY
     a, b, _, c, d, *_ = struct.unpack("=9i", data[:36])
