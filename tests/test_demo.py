@@ -10,8 +10,8 @@ from command import assert_fails, smol_edge
 
 from smolvlm_edge import SmolVLM
 from smolvlm_edge.evaluation import ask_all
-from smolvlm_edge.evaluation.family import plain
 from smolvlm_edge.evaluation.drawn import drawn_questions
+from smolvlm_edge.evaluation.family import plain
 from smolvlm_edge.evaluation.results import Results
 
 ROOT = Path(__file__).parent.parent
