@@ -86,7 +86,7 @@ class GenerationConfig:
             min_tokens=config.optional(config.integer, "min_new_tokens"),
             min_length=config.optional(config.integer, "min_length"),
             exponential_decay_length_penalty=config.optional(config.decay, "exponential_decay_length_penalty"),
-            stop=config.texts("stop_strings"),
+            stop=config.text_or_texts("stop_strings"),
             ignored=tuple(
                 f"{key}={config.shown(key)}"
                 for key, neutral in NOT_DONE.items()

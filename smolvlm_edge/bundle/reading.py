@@ -149,12 +149,16 @@ class Section:
         return start.integer(key), factor.number(key)
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """A text or a list of texts; none if it is missing or null."""
+        """A list of texts; none if it is missing or null."""
         value = self._given(key, [])
-        value = [value] if isinstance(value, str) else value
         if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
             raise self._wrong(key, "a list of texts")
         return tuple(value)
+
+    def text_or_texts(self, key: str) -> tuple[str, ...]:
+        """A text or a list of texts; none if it is missing or null."""
+        value = self.values.get(key)
+        return (value,) if isinstance(value, str) else self.texts(key)
 
     def optional(self, read: Callable[[str], T], key: str) -> T | None:
         """What one of the methods above reads; None if it is missing or null."""

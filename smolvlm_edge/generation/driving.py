@@ -96,6 +96,7 @@ class Driver:
         self.scheduler.insert(job)
         try:
             while self._await(job, asking):
+                job.check()  # what was computed ahead of its reader is wanted no longer than what is not
                 yield job.chunks.popleft()
             if job.error is not None:
                 raise job.error
