@@ -99,11 +99,8 @@ def test_a_bomb_beside_a_question_that_keeps_its_deadline(kind: str, tiny_bundle
         other.generate(small, "describe", max_tokens=1)
         beside = Thread(target=explode, args=[one])
         beside.start()
-        answers = 0
         while beside.is_alive():
             other.generate(small, "describe", max_tokens=1, timeout=2)  # or StoppedError
-            answers += 1
         beside.join()
-    assert answers
     (outcome,) = outcomes
     assert not isinstance(outcome, Exception) or isinstance(outcome, StoppedError | ValueError), outcome

@@ -32,5 +32,8 @@ def test_a_signal_at_any_moment_of_a_start(name: str, exit_code: int, tiny_bundl
     print(name, outcomes)
     word = "interrupted\n" if name == "SIGINT" else ""
     assert outcomes[exit_code, word] > STARTS // 8
-    assert all(code == exit_code or (code, err) == (0, "") for code, err in outcomes)
-    assert all(err in (word, "") or err.startswith("note: ") for _, err in outcomes)
+    whole = "note: the answer was cut off after 2 tokens: --max-tokens N allows more\n"
+    for code, err in outcomes:
+        if (code, err) != (exit_code, word):  # it came after the answer; at the very end Python heeds signals no more
+            assert code in {0, exit_code, -getattr(signal, name)}
+            assert err in {"", whole, whole + word}
