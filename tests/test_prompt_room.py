@@ -1,5 +1,8 @@
 """Two hundred photographs that cannot fit are refused before one of them is decoded."""
 
+import asyncio
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +11,8 @@ import pytest
 from clips import write_clip, write_gif
 from PIL import Image
 
-from smolvlm_edge import RequestError, SmolVLM, Video
+from smolvlm_edge import ContextError, IntegrityError, RequestError, SmolVLM, Video
+from smolvlm_edge.conversation.prompt import PromptEncoder
 from smolvlm_edge.pictures import images, video
 
 
@@ -70,3 +74,30 @@ def test_frames_that_may_be_fewer_are_looked_at(tiny_bundle: Callable[..., Path]
         shown = [*range(0, 1000, 1000 // count), 3 * count * 100]
         clip = Video(write_clip(tmp_path / "a.mkv", len(shown), rate=100, milliseconds=shown), frames=count)
         assert model.generate(clip, "describe", max_tokens=1).token_ids
+
+
+@pytest.mark.parametrize("text", ["word " * 2_000_000, " " * 10_000_000 + "x", "é" * 10_000_000])
+def test_ten_million_characters_are_refused_before_they_are_tokenized(
+    tiny_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    with SmolVLM.load(tiny_bundle()) as model:
+        monkeypatch.setattr(PromptEncoder, "_tokens", lambda *_: pytest.fail("it was tokenized"))
+        with pytest.raises(ContextError, match="characters"):
+            model.generate(prompt=text)
+
+
+@pytest.mark.parametrize("pre_tokenizer", [{"type": "FixedLength", "length": 0}])
+def test_a_tokenizer_that_panics_ends_the_stream_with_an_error(
+    tiny_bundle: Callable[..., Path], tmp_path: Path, pre_tokenizer: dict[str, object]
+) -> None:
+    """A panic of tokenizers' Rust is no Exception: the thread behind a stream would die without a word."""
+    bundle = Path(shutil.copytree(tiny_bundle(), tmp_path / "bundle"))
+    tokenizer = json.loads((bundle / "tokenizer.json").read_text())
+    tokenizer["pre_tokenizer"] = pre_tokenizer
+    (bundle / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+    async def read(model: SmolVLM) -> list[int]:
+        return [chunk.token_id async for chunk in model.astream(prompt="Hello", max_tokens=2)]
+
+    with pytest.raises(IntegrityError, match="tokenizer"), SmolVLM.load(bundle) as model:
+        asyncio.run(asyncio.wait_for(read(model), 60))

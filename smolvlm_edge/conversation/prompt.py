@@ -90,11 +90,12 @@ class PromptEncoder:
         """
         messages, grids = _with_frames(messages, grids, videos)
         self._check_pictures(grids)
+        self._check_length(sum(len(part.get("text", "")) for each in messages for part in parts_of(each["content"])))
         continued = bool(messages) and messages[-1]["role"] == "assistant"
         text = self.render(
             [self._spelled(message) for message in messages], with_video=bool(videos), continued=continued
         )
-        self._check_length(text)
+        self._check_length(len(text))
         ids = self._tokens(self.expand(text, grids))
         if not ids:
             raise RequestError("the model's chat template makes an empty prompt of this conversation")
@@ -130,9 +131,9 @@ class PromptEncoder:
         if tokens >= 8 * self._context:  # what is nearer is counted to the last token
             raise ContextError.of(f"{tokens} tokens", self._context)
 
-    def _check_length(self, text: str) -> None:
-        if len(text) > min(LONGEST_TOKEN * self._context, LONGEST_TEXT):
-            raise ContextError.of(f"{len(text):,} characters", self._context)
+    def _check_length(self, characters: int) -> None:
+        if characters > min(LONGEST_TOKEN * self._context, LONGEST_TEXT):
+            raise ContextError.of(f"{characters:,} characters", self._context)
 
     def _tokens(self, text: str) -> list[int]:
         bos = self._special_tokens.get("bos_token")
