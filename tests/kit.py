@@ -3,6 +3,8 @@
 The kit's own modules are never stood in for. `STOOD_IN` says what was.
 """
 
+import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
@@ -11,8 +13,23 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+RELEASE = "ms-vlmeval==0.0.20"
+"""The kit as ModelScope puts it on PyPI; its makers publish none themselves."""
 STOOD_IN: list[str] = []
 """Names of the packages that were not installed and that the kit imported."""
+
+
+def unpacked(home: Path) -> Path:
+    """A folder with the package `vlmeval`: the one that SMOL_EDGE_VLMEVALKIT names, else the release, below `home`."""
+    if named := os.environ.get("SMOL_EDGE_VLMEVALKIT"):
+        return Path(named)
+    folder = home.resolve() / RELEASE
+    if not folder.exists():
+        partial = folder.with_name("vlmeval.partial")
+        install = ["install", "--quiet", "--no-deps", "--target", str(partial), RELEASE]
+        subprocess.run([sys.executable, "-m", "pip", *install], check=True)
+        partial.rename(folder)
+    return folder
 
 
 class Anything(type):

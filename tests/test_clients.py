@@ -3,8 +3,8 @@
     python -m pytest -m clients -rs
 
 What cannot be installed is skipped, and said. An environment is kept in the folder SMOL_EDGE_CLIENTS, if that is set.
-Two that are on no registry are run where a variable says where they are: SMOL_EDGE_VLMEVALKIT, a checkout of
-open-compass/VLMEvalKit, and SMOL_EDGE_WEBCAM_PAGE, the index.html of ngxson/smolvlm-realtime-webcam.
+VLMEvalKit is ModelScope's release of it, or the checkout that SMOL_EDGE_VLMEVALKIT names. The webcam page is on no
+registry: it is run where SMOL_EDGE_WEBCAM_PAGE names the index.html of ngxson/smolvlm-realtime-webcam.
 """
 
 import os
@@ -16,6 +16,7 @@ import venv
 from collections.abc import Iterator
 from pathlib import Path
 
+import kit
 import pytest
 from family import write_checkpoint
 from PIL import Image
@@ -112,9 +113,7 @@ def test_the_recipe_for_docling(granite_url: str, home: Path, tmp_path: Path) ->
 
 
 def test_vlmevalkit(url: str, home: Path) -> None:
-    if not (checkout := os.environ.get("SMOL_EDGE_VLMEVALKIT")):
-        pytest.skip("VLMEvalKit is on no registry: SMOL_EDGE_VLMEVALKIT names a checkout")
-    run([environment(home, "vlmevalkit"), CLIENTS / "drive_vlmevalkit.py", url, PICTURE, checkout])
+    run([environment(home, "vlmevalkit"), CLIENTS / "drive_vlmevalkit.py", url, PICTURE, kit.unpacked(home)])
 
 
 @pytest.fixture(scope="module")

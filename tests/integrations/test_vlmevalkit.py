@@ -1,6 +1,6 @@
 """VLMEvalKit's own `run.py` and `smol-edge eval --prompts family`: the same answers and the same score.
 
-SMOL_EDGE_VLMEVALKIT names a folder with the package `vlmeval`: a checkout of the kit, or ms-vlmeval unpacked.
+The kit is ModelScope's release of it, or the checkout that SMOL_EDGE_VLMEVALKIT names.
 """
 
 import base64
@@ -15,13 +15,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import kit
 import pytest
 from command import smol_edge
 
 from smolvlm_edge.evaluation.drawn import drawn_items
 
 pytestmark = pytest.mark.integrations
-KIT = os.environ.get("SMOL_EDGE_VLMEVALKIT", "")
 ROWS = 50
 COLOURS = ("red", "blue", "green", "yellow", "orange", "purple", "black")
 NEEDS = (
@@ -45,9 +45,12 @@ READ = "import json, sys, pandas; print(pandas.read_excel(sys.argv[1]).astype(st
 
 @pytest.fixture(scope="module")
 def python(environment: Callable[..., Path]) -> Path:
-    if not KIT:
-        pytest.skip("set SMOL_EDGE_VLMEVALKIT to a folder with the package vlmeval")
     return environment("vlmevalkit", ".", *NEEDS)
+
+
+@pytest.fixture(scope="module")
+def folder(python: Path) -> Path:
+    return kit.unpacked(python.parents[2])
 
 
 def questions(path: Path) -> Path:
@@ -80,7 +83,7 @@ def questions(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["scenes", "MMStar"])
-def test_run_py_gets_the_answers_and_the_score_of_eval(python: Path, tmp_path: Path, name: str) -> None:
+def test_run_py_gets_the_answers_and_the_score_of_eval(python: Path, folder: Path, tmp_path: Path, name: str) -> None:
     """As a file of one's own, which the kit leaves to `CustomMCQDataset`, and in the words for MMStar."""
     file = questions(tmp_path / f"{name}.tsv")
     here = Path(__file__).parent
@@ -94,7 +97,7 @@ def test_run_py_gets_the_answers_and_the_score_of_eval(python: Path, tmp_path: P
         "--work-dir",
         tmp_path / "out",
     )
-    command = [python, here / "vlmevalkit_run.py", KIT, *arguments]
+    command = [python, here / "vlmevalkit_run.py", folder, *arguments]
     environment = {**os.environ, "LMUData": str(tmp_path), "SMOL_EDGE_HOME": str(tmp_path / "home")}
     ran = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, check=False, env=environment, cwd=tmp_path
