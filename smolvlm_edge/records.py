@@ -1,5 +1,6 @@
 """JSON lines that outlive a killed run: the first says what they were made with, every other one is a result."""
 
+import errno
 import json
 import os
 import shutil
@@ -129,6 +130,8 @@ def _write(path: Path, lines: list[Line]) -> None:
     if path.exists() and path.read_bytes() == data:
         return
     target = path.resolve()  # a link stays one
+    if target.is_symlink():  # to itself; before Python 3.13, resolve says so
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     partial = target.with_name(f".{target.name}.partial")
     partial.write_bytes(data)
     if target.exists():

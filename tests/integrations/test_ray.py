@@ -90,7 +90,7 @@ def test_every_picture_once_though_a_worker_is_killed(
 def test_a_second_run_does_what_is_missing(python: Path, pictures: Path, captions: list[str], tmp_path: Path) -> None:
     half = tmp_path / "half"
     half.mkdir()
-    for file in sorted(pictures.iterdir())[: COUNT // 16]:
+    for file in sorted(pictures.iterdir())[: COUNT // 16]:  # of eight pictures each
         shutil.copy(file, half)
     options = [tmp_path / "out", "--checkpoint", tmp_path / "checkpoint"]
     first = run(python, "ray_pictures.py", half, *options)
