@@ -94,7 +94,7 @@ def test_a_second_run_does_what_is_missing(python: Path, pictures: Path, caption
         shutil.copy(file, half)
     options = [tmp_path / "out", "--checkpoint", tmp_path / "checkpoint"]
     first = run(python, "ray_pictures.py", half, *options)
-    assert_each_once(first["rows"], captions, COUNT // 2)
+    assert_each_once(first["rows"], captions, COUNT // 16 * 8)
     written = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
     second = run(python, "ray_pictures.py", pictures, *options)
     assert_each_once(second["rows"], captions)
