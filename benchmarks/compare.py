@@ -103,7 +103,7 @@ def _turns(
 def write(out: Path, results: Results, found: dict[str, System], failed: dict[str, str], **about: Any) -> None:
     """OUT.json, everything that was measured."""
     measured = {
-        name: {"bytes_on_disk": found[name].bytes_on_disk, "model": found[name].model, "questions": questions}
+        name: {"bytes_on_disk": found[name].bytes_on_disk, "questions": questions}
         for name, questions in results.items()
     }
     report = {**about, "machine": machine(), "failed": failed, "systems": measured}

@@ -14,8 +14,9 @@ from typing import Any, Self
 import regex  # as `re`, but with a deadline
 
 from smolvlm_edge.bundle.formats import ADAPTER_CONFIG
-from smolvlm_edge.bundle.reading import LARGEST, read_json
+from smolvlm_edge.bundle.reading import read_json
 from smolvlm_edge.errors import IntegrityError, UnsupportedModelError
+from smolvlm_edge.values import MOST
 
 LONGEST_PATTERN = 10_000
 PATTERN_SECONDS = 1
@@ -146,7 +147,7 @@ def _matches(pattern: str, module: str) -> bool:
 
 
 def _rank(value: Any) -> int:
-    if type(value) is not int or not 0 < value <= LARGEST:
+    if type(value) is not int or not 0 < value <= MOST:
         raise _damaged("rank", value)
     return value
 
@@ -176,7 +177,7 @@ def _targets(value: Any) -> list[str] | str | None:
 
 
 def _indices(value: Any) -> list[int]:
-    if not isinstance(value, list) or not all(type(index) is int and 0 <= index < LARGEST for index in value):
+    if not isinstance(value, list) or not all(type(index) is int and 0 <= index < MOST for index in value):
         raise _damaged("trainable_token_indices", value)
     return value
 

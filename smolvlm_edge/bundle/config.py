@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from smolvlm_edge.bundle.generation_config import GenerationConfig
-from smolvlm_edge.bundle.reading import LARGEST, Section
+from smolvlm_edge.bundle.reading import Section
 from smolvlm_edge.bundle.rope_config import RopeScaling, read_rope
 from smolvlm_edge.errors import IntegrityError, UnsupportedModelError
+from smolvlm_edge.values import MOST
 
 MODEL_TYPES = ("idefics3", "smolvlm")
 MOST_PATCHES_PER_SIDE = 256
@@ -317,7 +318,7 @@ def _text_config(section: Section) -> TextConfig:
 def _refuse_windows(section: Section) -> None:
     """Attention to a part of the context only: transformers' Llama does it by what its cache keeps."""
     for key in ("sliding_window", "attention_chunk_size"):
-        if section.integer(key, LARGEST) < section.integer("max_position_embeddings"):
+        if section.integer(key, MOST) < section.integer("max_position_embeddings"):
             raise UnsupportedModelError(
                 f"{section.place}: {key}={section.shown(key)} is not supported: smol-edge attends to the whole context"
             )

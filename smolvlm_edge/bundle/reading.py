@@ -13,7 +13,6 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from smolvlm_edge.errors import IntegrityError, UnsupportedModelError
 from smolvlm_edge.values import MOST
 
-LARGEST = MOST
 LARGEST_FILE = 64 << 20
 """Bytes; a tokenizer.json of 250,000 tokens has 35 million."""
 
@@ -86,7 +85,7 @@ class Section:
             raise self._wrong(key, "an object")
         return Section(value, f"{self.place}: {key}")
 
-    def integer(self, key: str, default: int | None = None, *, least: int = 0, most: int = LARGEST) -> int:
+    def integer(self, key: str, default: int | None = None, *, least: int = 0, most: int = MOST) -> int:
         """A whole number."""
         value = self._given(key, default)
         if type(value) is not int or not least <= value <= most:  # not isinstance: true is no number
@@ -118,8 +117,8 @@ class Section:
         """One whole number or a list of them, such as token ids; none if it is missing or null."""
         value = self.values.get(key)
         numbers = value if isinstance(value, list | tuple) else [] if value is None else [value]
-        if not all(type(number) is int and 0 <= number <= LARGEST for number in numbers):
-            raise self._wrong(key, f"whole numbers from 0 to {LARGEST}")
+        if not all(type(number) is int and 0 <= number <= MOST for number in numbers):
+            raise self._wrong(key, f"whole numbers from 0 to {MOST}")
         return tuple(numbers)
 
     def runs(self, key: str) -> tuple[tuple[int, ...], ...]:
@@ -172,7 +171,7 @@ class Section:
             case _:
                 raise self._wrong(key, "three finite numbers")
 
-    def fill(self, cls: type[T], *, most: int = LARGEST) -> T:
+    def fill(self, cls: type[T], *, most: int = MOST) -> T:
         """The dataclass with these values; what has a default may be missing, and nothing may be unknown.
 
         Args:

@@ -24,21 +24,10 @@ from smolvlm_edge.evaluation.drawn import drawn_items
 pytestmark = pytest.mark.integrations
 ROWS = 50
 COLOURS = ("red", "blue", "green", "yellow", "orange", "purple", "black")
-NEEDS = (
-    *(
-        "pandas",
-        "openpyxl",
-        "tabulate",
-        "tqdm",
-        "portalocker",
-        "validators",
-        "requests",
-        "rich",
-        "python-dotenv",
-        "sty",
-    ),
-    *("num2words", "termcolor", "huggingface_hub", "xlsxwriter"),
-)
+NEEDS = """
+    pandas openpyxl tabulate tqdm portalocker validators requests rich python-dotenv sty num2words termcolor
+    huggingface_hub xlsxwriter
+""".split()  # noqa: SIM905
 """What the kit really uses here; the rest of what it imports is stood in for."""
 READ = "import json, sys, pandas; print(pandas.read_excel(sys.argv[1]).astype(str).to_json(orient='records'))"
 
