@@ -57,10 +57,10 @@ def environment(home: Path, name: str) -> Path:
     python = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     if not python.exists():
         venv.create(folder, with_pip=True)
-        install = [python, "-m", "pip", "install", "--quiet", "--requirement", CLIENTS / f"{name}.txt"]
-        if (result := subprocess.run(install, capture_output=True, text=True, check=False)).returncode:
-            shutil.rmtree(folder)
-            pytest.skip(f"{name} cannot be installed: {result.stderr.strip().splitlines()[-1]}")
+    # again in one that was kept: the last time may have been stopped half-way
+    install = [python, "-m", "pip", "install", "--quiet", "--requirement", CLIENTS / f"{name}.txt"]
+    if (result := subprocess.run(install, capture_output=True, text=True, check=False)).returncode:
+        pytest.skip(f"{name} cannot be installed: {result.stderr.strip().splitlines()[-1]}")
     return python
 
 
