@@ -188,13 +188,13 @@ def test_a_decoder_that_is_opened_again_is_not_compiled_again(bundle: Path, monk
 
 def test_no_more_than_two_decoders_are_kept_and_one_that_was_forgotten_is(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = openvino._CompiledDecoders()
-    decoders = [openvino.CompiledDecoder(object(), 1, key) for key in "abc"]
+    decoders = [openvino.CompiledDecoder(object(), "f32", key) for key in "abc"]
     for each in decoders:
         kept.keep(each)
     assert kept.take("a") is None
     assert kept.take("b") is decoders[1]
     assert kept.take("b") is None
-    kept.keep(openvino.CompiledDecoder(object(), 1, "of the parent", process=os.getpid() + 1))
+    kept.keep(openvino.CompiledDecoder(object(), "f32", "of the parent", process=os.getpid() + 1))
     assert kept.take("of the parent") is None
 
 

@@ -88,8 +88,7 @@ class OpenVinoEngine:
         key = _digest(path, self._properties, self._options)
         if (found := compiled_decoders.take(key)) is None:
             model, properties = self._read(path, {})
-            chunk = ONE_PASS if properties["INFERENCE_PRECISION_HINT"] == "bf16" else STEP
-            found = CompiledDecoder(self._compile(path, model, properties), chunk, key)
+            found = CompiledDecoder(self._compile(path, model, properties), properties["INFERENCE_PRECISION_HINT"], key)
         return OpenVinoDecoder(found)
 
     def _read(self, path: Path, if_quantised: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -125,8 +124,8 @@ class CompiledDecoder:
     """A decoder graph as the plugin compiled it; requests made of it have caches of their own."""
 
     compiled: Any
-    chunk: int
-    """Positions to append at once while a prompt is read."""
+    precision: str
+    """In which it computes: bf16 or f32."""
     key: str
     """Of what it was compiled, and how."""
     process: int = field(default_factory=os.getpid)
@@ -191,7 +190,8 @@ class OpenVinoDecoder:
     slots = 1
 
     def __init__(self, decoder: CompiledDecoder) -> None:
-        self._request, self.chunk = decoder.compiled.create_infer_request(), decoder.chunk
+        self._request = decoder.compiled.create_infer_request()
+        self.chunk = ONE_PASS if decoder.precision == "bf16" else STEP
         self._length = 0
         self._given_back = finalize(self, compiled_decoders.keep, decoder)
         self._given_back.atexit = False
