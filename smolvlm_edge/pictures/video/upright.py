@@ -1,7 +1,7 @@
 """A decoded frame -> an RGB picture, turned and mirrored as its display matrix says."""
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from PIL import Image
 
@@ -9,7 +9,10 @@ from smolvlm_edge.errors import VideoError
 from smolvlm_edge.pictures.pixels import MAX_PIXELS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from av import VideoFrame
+    from av.buffer import Buffer
 
 IDENTITY = (1, 0, 0, 1)
 TURNS = {
@@ -39,7 +42,8 @@ def upright(frame: "VideoFrame") -> Image.Image:
 
 
 def _signs(frame: "VideoFrame") -> tuple[int, int, int, int]:
-    data = bytes(frame.side_data.get("DISPLAYMATRIX", b""))
+    known = cast("Mapping[str, Buffer]", frame.side_data)  # PyAV's stubs know of motion vectors alone
+    data = bytes(known.get("DISPLAYMATRIX", b""))
     if len(data) < 36:
         return IDENTITY
     a, b, _, c, d, *_ = struct.unpack("=9i", data[:36])
