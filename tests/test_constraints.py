@@ -14,12 +14,13 @@ import pytest
 from command import assert_fails, smol_edge
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
+from llguidance import LLParserLimits
 from schemas import judge, schemas
 from tiny_tokenizers import make_tokenizer
 from tokenizers import Tokenizer
 
 from smolvlm_edge import IncompleteError, RequestError, SmolVLM
-from smolvlm_edge.constraints import OnLimit, read_constraint
+from smolvlm_edge.constraints import OnLimit, endings, read_constraint
 from smolvlm_edge.constraints.endings import Endings
 from smolvlm_edge.constraints.guide import Guide
 from smolvlm_edge.constraints.vocabulary import Vocabulary
@@ -404,6 +405,15 @@ def test_what_asks_for_too_much_is_refused_in_one_short_line(options: dict, word
         read_constraint(options)
     assert len(str(caught.value)) < 500
     assert "\n" not in str(caught.value)
+
+
+def test_what_llguidance_gives_up_on_ends_in_one_line(model: SmolVLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = LLParserLimits(max_lexer_states=20, verbose_errors=False)  # 50,000 take minutes to reach
+    monkeypatch.setattr(endings, "limits", lambda: few)
+    with pytest.raises(RequestError) as raised:
+        model.generate([], "go on", regex="[ab]*a[ab]{20}", max_tokens=60)
+    assert "\n" not in str(raised.value)
+    assert re.search("llguidance.*states", str(raised.value))
 
 
 @pytest.mark.parametrize("multiple", [7, 0.01, 1e-7, 99_991])

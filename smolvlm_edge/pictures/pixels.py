@@ -18,9 +18,11 @@ MAX_JPEG_PIXELS = 256_000_000
 take photographs of 200 megapixels. Progressive files, which have to be held as a whole, are not."""
 MAX_JPEG2000_PIXELS = 8_000_000
 """A JPEG 2000 of more is decoded at a half, a quarter, ... of its size: the decoder takes 20 bytes a pixel."""
-DEAREST = {"WEBP": 18, "AVIF": 11, "progressive CMYK": 12}
+DEAREST = {"WEBP": 14, "AVIF": 14, "progressive CMYK": 12}
 """Bytes a pixel, where decoding takes more than 9, three times what RGB takes: no picture takes more than the largest
 one does at 9."""
+LET_GO = {"WEBP", "AVIF"}
+"""Formats whose decoders hold a frame more than once, and are not needed after it."""
 BAND_PIXELS = 1 << 20
 WITHOUT_ALPHA = {"BMP", "DIB", "ICO", "TGA"}
 """Formats whose fourth channel, if it is 0 everywhere, was never meant as transparency."""
@@ -69,6 +71,8 @@ def upright_rgb(image: Image.Image, *, own: bool = False) -> Image.Image:
         own: It may be changed. Another one is left as it is, and given back if there is nothing to do.
     """
     kind, level = image.format, _grey_rule(image)
+    if own and kind in LET_GO:
+        image._decoder = _LastFrame(image._decoder)  # type: ignore[attr-defined]  # of Pillow's two plug-ins
     image.load()
     if image.width * image.height > MAX_PIXELS or not all(image.size):
         shrink_on_load(image)  # says what is wrong
@@ -83,6 +87,30 @@ def upright_rgb(image: Image.Image, *, own: bool = False) -> Image.Image:
     if "A" in image.getbands() or image.info.get("transparency") is not None:
         return _by_bands(image, _over_white)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+class _LastFrame:
+    """A decoder that goes with the frame that it gives.
+
+    libwebp's holds the frame twice, libavif's its planes, and Pillow would keep them while it copies the frame.
+    """
+
+    def __init__(self, decoder: Any) -> None:
+        self._decoder = decoder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._decoder, name)
+
+    def get_next(self) -> Any:
+        """The frame, of WebP; None if it is damaged, and then the decoder is asked more."""
+        if frame := self._decoder.get_next():
+            self._decoder = None
+        return frame
+
+    def get_frame(self, number: int) -> Any:
+        """The frame, of AVIF."""
+        frame, self._decoder = self._decoder.get_frame(number), None
+        return frame
 
 
 def _by_bands(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
