@@ -359,7 +359,7 @@ def test_fuzzed_weights_never_crash_the_loader(checkpoint: Path, data: st.DataOb
     assert [path.name for path in checkpoint.parent.iterdir()] == ["checkpoint"]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     path=st.lists(
         st.sampled_from(["text_config", "vision_config", "rope_theta", "hidden_size", "num_attention_heads"]),
