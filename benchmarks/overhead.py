@@ -15,6 +15,7 @@ import http.client
 import json
 import multiprocessing
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -84,22 +85,15 @@ def api(options: argparse.Namespace) -> Iterator[tuple[Ask, list[int]]]:
 
 @contextmanager
 def served(options: argparse.Namespace, ends: list[int]) -> Iterator[Ask]:
-    """The server, asked over a connection that is open before the clock starts."""
+    """The server, over connections that are open before the clock starts."""
     line = [sys.executable, "-m", "smolvlm_edge.cli", "serve", "--port", "0", "--offline", "--model", options.model]
     line += ["--threads", str(options.threads)]
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         url = next(found[0] for text in server.stderr if (found := re.search(r"http://\S+", text)))
-        connection = http.client.HTTPConnection(urlsplit(url).netloc)
-
-        def get(method: str, path: str, body: bytes | None = None) -> http.client.HTTPResponse:
-            connection.request(method, path, body, {"Content-Type": "application/json"})
-            return connection.getresponse()
-
-        while (answer := get("GET", "/health")).status != 200:
-            answer.read()
+        host, port = urlsplit(url).hostname, urlsplit(url).port
+        while not is_ready(f"{host}:{port}"):
             time.sleep(0.1)
-        answer.read()
         wish = {"max_tokens": options.tokens, "logit_bias": dict.fromkeys(map(str, ends), -100), "stream": True}
 
         def ask(picture: bytes | None) -> Took:
@@ -108,11 +102,12 @@ def served(options: argparse.Namespace, ends: list[int]) -> Iterator[Ask]:
                 data = {"url": "data:image/png;base64," + base64.b64encode(picture).decode(), "detail": options.detail}
                 content.insert(0, {"type": "image_url", "image_url": data})
             body = json.dumps({**wish, "messages": [{"role": "user", "content": content}]}).encode()
-            connection.close()
-            connection.connect()  # the server closes one that was idle for some seconds
-            start = time.perf_counter()
-            response = get("POST", "/v1/chat/completions", body)
-            return timed(events_of(response), start, options.tokens)
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n"
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            with socket.create_connection((host, port)) as connection:
+                start = time.perf_counter()
+                connection.sendall(head.encode() + body)
+                return timed(events_of(connection), start, options.tokens)
 
         try:
             yield ask
@@ -120,11 +115,23 @@ def served(options: argparse.Namespace, ends: list[int]) -> Iterator[Ask]:
             server.terminate()
 
 
-def events_of(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """What a stream sends with its first token and after; the last one says that the answer has ended."""
-    if response.status != 200:
-        sys.exit(response.read().decode())
-    yield from (line for line in response if line.startswith(b"data: {"))
+def is_ready(netloc: str) -> bool:
+    """Whether the server has loaded its model."""
+    connection = http.client.HTTPConnection(netloc)
+    connection.request("GET", "/health")
+    return connection.getresponse().status == 200
+
+
+def events_of(connection: socket.socket) -> Iterator[None]:
+    """What a stream sends with its first token and after; the last one says that the answer has ended.
+
+    Counted in the bytes as they come, and nothing is parsed: what a client spends is not the server's.
+    """
+    if not (data := connection.recv(1 << 16)).startswith(b"HTTP/1.1 200"):
+        sys.exit(data.decode())
+    while data:
+        yield from (None for _ in range(data.count(b"data: {")))
+        data = connection.recv(1 << 16)
 
 
 def pictures(options: argparse.Namespace) -> Iterator[bytes | None]:
