@@ -102,7 +102,7 @@ def host(site: Path, request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture
 def smol_edge_host(site: Path) -> Iterator[str]:
     """`smol-edge serve --site`; the site's address."""
-    command = [sys.executable, "-m", "smolvlm_edge", "serve", "--port", "0", "--site", str(site)]
+    command = [sys.executable, "-m", "smolvlm_edge.cli", "serve", "--port", "0", "--site", str(site)]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
     address = next(found[0] for line in server.stderr if (found := re.search(r"http://[\d.:]+", line)))
