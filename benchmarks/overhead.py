@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from io import BytesIO
 from pathlib import Path
 from statistics import median, quantiles
@@ -117,9 +117,9 @@ def served(options: argparse.Namespace, ends: list[int]) -> Iterator[Ask]:
 
 def is_ready(netloc: str) -> bool:
     """Whether the server has loaded its model."""
-    connection = http.client.HTTPConnection(netloc)
-    connection.request("GET", "/health")
-    return connection.getresponse().status == 200
+    with closing(http.client.HTTPConnection(netloc)) as connection:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
 
 
 def events_of(connection: socket.socket) -> Iterator[None]:

@@ -408,7 +408,7 @@ def test_what_asks_for_too_much_is_refused_in_one_short_line(options: dict, word
 
 
 def test_what_llguidance_gives_up_on_ends_in_one_line(model: SmolVLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = LLParserLimits(max_lexer_states=20, verbose_errors=False)  # 50,000 take minutes to reach
+    few = LLParserLimits(max_lexer_states=20, verbose_errors=False)  # 60 tokens reach no 50,000
     monkeypatch.setattr(endings, "limits", lambda: few)
     with pytest.raises(RequestError) as raised:
         model.generate([], "go on", regex="[ab]*a[ab]{20}", max_tokens=60)
