@@ -314,13 +314,15 @@ class SmolVLM:
         strategy, processor = Strategy(self._tokens, options), self._processor
         with ExitStack() as turn:
             with clock.measure("queue_ms"):
-                turn.enter_context(self._driver.turn(stop, thread))
+                caller = turn.enter_context(self._driver.turn(stop, thread))
+                if len(pictures) < len(conversation.sources):
+                    self._driver.wait_to_read(caller, stop)
             with clock.measure("preprocess_ms"):
                 pictures = processor.read(conversation, pictures, options, stop)
                 prompt = processor.encode(conversation, pictures)
             room = processor.room(len(prompt.input_ids))
             choose, reply = strategy.begin(prompt.input_ids, prompt.answer_prefix, room, clock)
-            response = Response(self._network, prompt, reply, choose, options, stop, clock)
+            response = Response(self._network, prompt, reply, choose, options, stop, clock, caller)
             del conversation, pictures, prompt  # they hold the pictures, and the response lets go of them in time
             yield from self._driver.run(response, thread)
 
@@ -348,9 +350,14 @@ class SmolVLM:
         return self.respond(read_request(images, prompt, messages, options), [], options, stop)
 
     def _answer(self, request: Request, stop: Stop, asking: int) -> Answer:
-        """The answer to a request of `generate_many`, whose pictures are read before it is its turn."""
+        """The answer to a request of `generate_many`."""
         images, prompt, messages = request.pop("images", ()), request.pop("prompt", ""), request.pop("messages", None)
         conversation = read_request(images, prompt, messages, request)
-        read = self._processor.read
+        # with one at a time, pictures are read before it is their turn; with several, the next callers read them anyway
+        read = self._processor.read if self.width.count == 1 else _later
         # the list of pictures is given away: nothing here keeps hold of it
         return Answer.of(self.respond(conversation, read(conversation, [], request, stop), request, stop, asking))
+
+
+def _later(_: Conversation, pictures: list[Picture], *__: object) -> list[Picture]:
+    return pictures

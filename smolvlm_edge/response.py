@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from smolvlm_edge.conversation.model_input import ModelInput
 from smolvlm_edge.generation.answer import Chunk, GenerateOptions
 from smolvlm_edge.generation.decoding import Step
-from smolvlm_edge.generation.driving import Job
+from smolvlm_edge.generation.driving import Caller, Job
 from smolvlm_edge.generation.network import Features, Network
 from smolvlm_edge.generation.reply import Reply
 from smolvlm_edge.generation.scheduler import Work
@@ -28,6 +28,7 @@ class Response(Job):
         options: GenerateOptions,
         stop: Stop,
         clock: Clock,
+        caller: Caller,
     ) -> None:
         """Begin one.
 
@@ -39,11 +40,12 @@ class Response(Job):
             options: See `GenerateOptions`.
             stop: When to end early.
             clock: Measures it.
+            caller: Who asked; told when the pictures are no longer held.
         """
         super().__init__(room=len(prompt.input_ids) + reply.max_tokens)
         self._network, self._reply, self._choose = network, reply, choose
         self._prompt: ModelInput | None = prompt
-        self._options, self._stop, self._clock = options, stop, clock
+        self._options, self._stop, self._clock, self._caller = options, stop, clock, caller
         self._tiles, self._positions, self._videos = (
             sum(map(len, prompt.pictures)),
             len(prompt.input_ids),
@@ -72,6 +74,7 @@ class Response(Job):
             progress(stop, total)
             if stop == total:
                 self._prompt = None  # its pictures take more memory than its answer, which may be long
+                self._caller.unread = False
                 return logits
             yield
 

@@ -4,10 +4,13 @@ import gc
 import random
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from PIL import Image
 from test_memory import resident_bytes
 
 from smolvlm_edge import Answer, EngineError, RequestError, SmolVLM, StoppedError
+from smolvlm_edge.generation.driving import MOST_UNREAD, READ_AHEAD
 from smolvlm_edge.graphs import Decoder
 from smolvlm_edge.graphs.engines import open_engine
 
@@ -164,6 +168,37 @@ def test_a_hundred_questions_about_one_picture_encode_it_once(load: Callable[...
     assert timings[0].prompt_tokens - shared > 10, "they differ in the last few tokens alone"
     computed = sum(each.prompt_tokens - each.cached_tokens for each in timings)
     assert computed == shared + sum(each.prompt_tokens - shared for each in timings)
+
+
+def test_of_many_at_once_few_hold_pictures(load: Callable[..., SmolVLM], monkeypatch) -> None:
+    """64 pictures in full detail would take 650 MB before the first of them is encoded."""
+    model, held, counts = load(parallel=40), [], []
+    read, encode = model._processor.read, model._network.encode
+
+    def counted(*arguments: Any) -> Any:
+        pictures = read(*arguments)
+        held.extend(weakref.ref(picture.squares[0]) for picture in pictures)
+        counts.append(sum(each() is not None for each in held))
+        return pictures
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(0.02)  # all who may read do it meanwhile
+        return encode(*arguments)
+
+    monkeypatch.setattr(model._processor, "read", counted)
+    monkeypatch.setattr(model._network, "encode", slow)
+    pictures = [PICTURES[0].point(lambda value, more=number: value // 2 + more) for number in range(40)]
+    requests = [{"images": picture, "prompt": QUESTION, "max_tokens": 2, "detail": "low"} for picture in pictures]
+    answers = list(model.generate_many(requests))  # type: ignore[arg-type]
+    assert all(isinstance(answer, Answer) for answer in answers)
+    assert READ_AHEAD < max(counts) <= MOST_UNREAD + 1, "one of them may be in use while its answer lets go of it"
+
+
+def test_numbers_of_sequences_share_the_room_for_logits(bundle: Path) -> None:
+    decoder = decoder_of(bundle, 6)
+    embeds = np.random.default_rng(0).standard_normal((6, 64), np.float32)
+    rows = [decoder.step(embeds[:count], range(count)) for count in (1, 6, 3)]
+    assert all(np.shares_memory(rows[1], each) for each in rows)
 
 
 def test_streams_side_by_side_in_one_thread(alone: SmolVLM, load: Callable[..., SmolVLM]) -> None:

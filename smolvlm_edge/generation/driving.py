@@ -19,6 +19,8 @@ PATIENCE_S = 0.05
 READ_AHEAD = 2
 """Callers that may read their pictures before there is a slot for them, where there are several slots."""
 WAITS_FOR_ITSELF = "this thread is still reading an answer: read it to its end, or close its stream"
+MOST_UNREAD = 16
+"""Callers that may hold pictures which are not encoded yet: one in full detail takes 10 MB."""
 AHEAD = 16
 """Tokens that an answer may be ahead of its reader."""
 
@@ -48,7 +50,7 @@ class Driver:
 
     def __init__(self, scheduler: Scheduler, busy: Busy) -> None:
         self.scheduler, self._busy = scheduler, busy
-        self.callers: list[_Caller] = []
+        self.callers: list[Caller] = []
         """Those who are being answered, and those who wait."""
         self._inside = scheduler.width + (READ_AHEAD if scheduler.width > 1 else 0)
         self._driver: int | None = None
@@ -57,8 +59,8 @@ class Driver:
         self._process = os.getpid()
 
     @contextmanager
-    def turn(self, stop: Stop, asking: int) -> Iterator[None]:
-        """Wait for this caller's turn to read its pictures and to be answered, and hold it.
+    def turn(self, stop: Stop, asking: int) -> Iterator["Caller"]:
+        """Wait for this caller's turn to be answered, and hold it.
 
         Args:
             stop: Whether the answer is still wanted.
@@ -69,7 +71,7 @@ class Driver:
             RequestError: The thread would wait for itself.
             StoppedError: The answer was not wanted for so long.
         """
-        caller = _Caller()
+        caller = Caller()
         try:
             with self._changed:
                 if len(self.callers) >= self.scheduler.width:
@@ -78,13 +80,25 @@ class Driver:
                 while caller not in self.callers[: self._inside]:
                     stop.check()
                     self._changed.wait(PATIENCE_S)
-            yield
+            yield caller
         finally:
             if os.getpid() == self._process:
                 with self._changed:
                     if caller in self.callers:
                         self.callers.remove(caller)
                     self._changed.notify_all()
+
+    def wait_to_read(self, caller: "Caller", stop: Stop) -> None:
+        """Wait until few enough of those before this caller hold pictures; it does, until `Caller.unread` is false.
+
+        Raises:
+            StoppedError: The answer was not wanted for so long.
+        """
+        caller.unread = True
+        with self._changed:
+            while caller not in [each for each in self.callers if each.unread][:MOST_UNREAD]:
+                stop.check()
+                self._changed.wait(PATIENCE_S)
 
     def run(self, job: Job, asking: int) -> Generator[Chunk, None, None]:
         """Have a job done; what comes of its tokens, one by one.
@@ -152,6 +166,11 @@ class Driver:
             self._changed.notify_all()
 
 
-class _Caller:
+class Caller:
+    """Who is being answered, or waits."""
+
     def __init__(self) -> None:
+        """Made by the thread that waits."""
         self.thread = get_ident()
+        self.unread = False
+        """Whether it holds pictures that the model has not seen."""

@@ -121,6 +121,8 @@ class OnnxDecoder:
         self._caches: dict[str, _Cache] = {}
         self._bindings: dict[tuple[int, int], _Binding] = {}
         """What is bound for a run of the slots from one to before another."""
+        # one for all of them: 64 slots take 13 MB with the 256M shape, and there may be as many bindings
+        self._logits: Floats = np.empty(0, np.float32)
         self._capacity = 0
         self._lengths = [0] * slots
 
@@ -213,9 +215,14 @@ class OnnxDecoder:
         bind("logits_to_keep", np.array([logits_to_keep], np.int64))
         bind("seqlens_k", np.array(totals, np.int32) - 1)
         bind("total_sequence_length", np.array(max(totals), np.int32))
-        logits = bound.room_for_logits(logits_to_keep, self._vocab_size)
+        logits = bound.logits_in(self._room_for_logits(len(totals) * logits_to_keep), logits_to_keep, self._vocab_size)
         _run(session.run_with_iobinding, bound.binding)
         return logits
+
+    def _room_for_logits(self, rows: int) -> Floats:
+        if self._logits.size < rows * self._vocab_size:
+            self._logits = np.empty(max(rows, self.slots) * self._vocab_size, np.float32)
+        return self._logits
 
     def close(self) -> None:
         """Free the session and the cache."""
@@ -258,6 +265,7 @@ class _Binding:
     ) -> None:
         self.binding = session.io_binding()
         self._count = count
+        self._buffer: Floats | None = None
         self._logits: Floats = np.empty((count, 0, 0), np.float32)
         # held as long as this is, because the model may be closed while it runs
         self._parts = [caches[past].values[first : first + count] for past, _ in names]
@@ -266,10 +274,11 @@ class _Binding:
             self.binding.bind_ortvalue_input(past, value)
             self.binding.bind_ortvalue_output(present, value)
 
-    def room_for_logits(self, count: int, vocab_size: int) -> Floats:
-        """Where the engine is to write them: asking it for its outputs costs a token 2 % of its time."""
-        if self._logits.shape[1] != count:
-            self._logits = np.empty((self._count, count, vocab_size), np.float32)
+    def logits_in(self, buffer: Floats, count: int, vocab_size: int) -> Floats:
+        """Where in a buffer the engine writes them: asking it for its outputs costs a token 2 % of its time."""
+        shape = (self._count, count, vocab_size)
+        if self._buffer is not buffer or self._logits.shape != shape:
+            self._buffer, self._logits = buffer, buffer[: math.prod(shape)].reshape(shape)
             self.binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(self._logits))
         return self._logits
 
