@@ -14,6 +14,7 @@ import base64
 import http.client
 import json
 import multiprocessing
+import os
 import re
 import socket
 import subprocess
@@ -115,6 +116,18 @@ def served(options: argparse.Namespace, ends: list[int]) -> Iterator[Ask]:
             server.terminate()
 
 
+def take_precedence() -> str:
+    """Let this process, which reads for both, never wait for a processor, as long as it may: that is not the server's.
+
+    Where the engine computes with all processors, an arrival is seen some 2 ms later otherwise.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except (AttributeError, PermissionError):  # not Linux, or not root
+        return "waits for a processor"
+    return "comes first"
+
+
 def is_ready(netloc: str) -> bool:
     """Whether the server has loaded its model."""
     with closing(http.client.HTTPConnection(netloc)) as connection:
@@ -165,6 +178,7 @@ def main() -> None:
     options = parser.parse_args()
     pairs: list[tuple[Took, Took]] = []
     with api(options) as (by_api, ends), served(options, ends) as by_server:
+        client = take_precedence()
         for number, picture in enumerate(pictures(options)):
             took = {}
             for ask in (by_api, by_server) if number % 2 else (by_server, by_api):
@@ -173,6 +187,7 @@ def main() -> None:
             pairs.append((took[by_api], took[by_server]))
     pairs = pairs[2:]  # the first ones warm up
     wanted = {name: getattr(options, name) for name in ("model", "detail", "tokens", "pairs", "threads")}
+    wanted["client"] = client
     figures = {
         "api": {"first_ms": summary([a.first_ms for a, _ in pairs]), "tokens/s": summary([a[1] for a, _ in pairs])},
         "server": {"first_ms": summary([s.first_ms for _, s in pairs]), "tokens/s": summary([s[1] for _, s in pairs])},

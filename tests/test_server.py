@@ -72,14 +72,14 @@ def test_progress_is_a_comment_until_the_first_token(http) -> None:
 
 
 def test_what_goes_wrong_in_mid_stream_is_an_event(monkeypatch) -> None:
-    astream = SmolVLM.astream
+    stream = SmolVLM.stream
 
-    async def breaking(self, *args, **options):
-        async for chunk in astream(self, *args, **options):
+    def breaking(self, *args, **options):
+        for chunk in stream(self, *args, **options):
             yield chunk
             raise EngineError("the engine broke")
 
-    monkeypatch.setattr(SmolVLM, "astream", breaking)
+    monkeypatch.setattr(SmolVLM, "stream", breaking)
     with client() as http:
         *chunks, error = events(http.post(CHAT, json=ask("Hello", stream=True)).text)
         assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"

@@ -1,10 +1,13 @@
 """An answer under way: its chunks, what is done meanwhile, and a client that may leave at any time."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from starlette.types import Receive
@@ -13,14 +16,13 @@ from smolvlm_edge.constraints import RULES
 from smolvlm_edge.conversation.messages import RawMessage
 from smolvlm_edge.errors import IncompleteError, StoppedError
 from smolvlm_edge.generation.answer import Answer, Chunk, GenerateOptions
+from smolvlm_edge.generation.background import AHEAD, run_in_thread
 from smolvlm_edge.server.metrics import Metrics
 from smolvlm_edge.server.residents import Resident, Residents
 from smolvlm_edge.server.slots import Slots
 
 KEEP_ALIVE_S = 5.0
 """Without a word for so long, a proxy may take a connection for dead."""
-AHEAD = 64
-"""Chunks that an answer may be ahead of its reader."""
 T = TypeVar("T")
 
 
@@ -55,6 +57,8 @@ class Answering:
 
     def __init__(self, residents: Residents, slots: Slots, metrics: Metrics, seconds: float) -> None:
         self._residents, self._slots, self._metrics, self._seconds = residents, slots, metrics, seconds
+        # kept, because what an engine has at hand for a thread is made anew for a new one
+        self._threads = ThreadPoolExecutor(slots.parallel, "smol-edge answer")
 
     async def answer(self, resident: Resident, question: Question) -> AsyncGenerator[Chunk | Progress, None]:
         """The chunks of an answer, and its progress; closing this ends the answer, and waits for that.
@@ -63,13 +67,16 @@ class Answering:
             HttpError: Too many wait already.
             SmolEdgeError: As `SmolVLM.stream`.
         """
-        events: Events = asyncio.Queue(AHEAD)
+        events: Events = asyncio.Queue()
+        room = threading.Semaphore(AHEAD)
         async with self._slots.admitted() as places:
-            work = asyncio.ensure_future(self._compute(resident, question, places, events))
+            work = asyncio.ensure_future(self._compute(resident, question, places, events, room))
             try:
                 while (event := await _next(events)) is not None:
                     if isinstance(event, Exception):
                         raise event
+                    if isinstance(event, Chunk):
+                        room.release()
                     yield event
             finally:
                 work.cancel()
@@ -80,27 +87,37 @@ class Answering:
         async with aclosing(self.answer(resident, question)) as events:
             return Answer.of([event async for event in events if isinstance(event, Chunk)])
 
-    async def _compute(self, resident: Resident, question: Question, places: asyncio.Semaphore, events: Events) -> None:
+    async def _compute(
+        self,
+        resident: Resident,
+        question: Question,
+        places: asyncio.Semaphore,
+        events: Events,
+        room: threading.Semaphore,
+    ) -> None:
         deadline, last = time.monotonic() + self._seconds, None
+        cancel = threading.Event()
+
+        def put(chunk: Chunk) -> None:
+            nonlocal last
+            last = _whole(chunk, question.options)
+            events.put_nowait(last)
+
         try:
             async with places, self._residents.use(resident) as model:
-                options = {
+                options: GenerateOptions = {
                     **question.options,
                     **_progress(events),
                     "timeout": _left(deadline, self._seconds),
                     "allow_paths": False,
+                    "cancel": cancel,
                 }
-                stream = model.astream(question.images, question.prompt, messages=question.messages, **options)
-                async with aclosing(stream) as chunks:
-                    async for chunk in chunks:
-                        last = _whole(chunk, question.options)
-                        await events.put(last)
+                ask = partial(model.stream, question.images, question.prompt, messages=question.messages, **options)
+                await run_in_thread(ask, put, room, cancel.set, self._threads.submit)
         except Exception as error:  # noqa: BLE001 - the reader raises it
-            await events.put(_cut_off(last) if last and isinstance(error, IncompleteError) else error)
-            await events.put(None)
-        else:
-            await events.put(None)
+            events.put_nowait(_cut_off(last) if last and isinstance(error, IncompleteError) else error)
         finally:
+            events.put_nowait(None)
             if last:
                 self._metrics.count(last.timings)
 
@@ -131,18 +148,22 @@ def _left(deadline: float, seconds: float) -> float:
     return max(round(left, 2), 0.01)
 
 
-def _progress(events: Events) -> dict[str, Any]:
+def _progress(events: Events) -> GenerateOptions:
     """Callbacks that are called in the thread that computes."""
     loop = asyncio.get_running_loop()
 
     def put(progress: Progress) -> None:
-        with suppress(asyncio.QueueFull):
+        if events.qsize() < AHEAD:  # who does not read needs no progress
             events.put_nowait(progress)
 
-    return {
-        "on_tile": lambda done, total: loop.call_soon_threadsafe(put, Progress("tiles", done, total)),
-        "on_prefill": lambda done, total: loop.call_soon_threadsafe(put, Progress("prompt", done, total)),
-    }
+    def on_tile(done: int, total: int) -> None:
+        loop.call_soon_threadsafe(put, Progress("tiles", done, total))
+
+    def on_prefill(done: int, total: int) -> None:
+        if done < total:  # the end is told by the first token, which is about to come
+            loop.call_soon_threadsafe(put, Progress("prompt", done, total))
+
+    return {"on_tile": on_tile, "on_prefill": on_prefill}
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
