@@ -213,8 +213,9 @@ class SmolVLM:
     ) -> AsyncGenerator[Chunk, None]:
         """`stream` for `async for`: a thread of its own computes the answer, and the event loop goes on meanwhile.
 
-        Cancelling the task that reads, or closing the iterator, ends the answer within one tile, chunk of the prompt or
-        token; the model is free when that is done. Callbacks are called in the thread.
+        Tokens that come faster than 30 a second arrive several at once, each as its own chunk. Cancelling the task that
+        reads, or closing the iterator, ends the answer within one tile, chunk of the prompt or token; the model is free
+        when that is done. Callbacks are called in the thread.
         """
         from smolvlm_edge.generation.background import stream_in_thread  # noqa: PLC0415 - asyncio, for who uses it
 
