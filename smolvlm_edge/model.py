@@ -315,9 +315,8 @@ class SmolVLM:
         strategy, processor = Strategy(self._tokens, options), self._processor
         with ExitStack() as turn:
             with clock.measure("queue_ms"):
-                caller = turn.enter_context(self._driver.turn(stop, thread))
-                if len(pictures) < len(conversation.sources):
-                    self._driver.wait_to_read(caller, stop)
+                reads = len(pictures) < len(conversation.sources)
+                caller = turn.enter_context(self._driver.turn(stop, thread, reads=reads))
             with clock.measure("preprocess_ms"):
                 pictures = processor.read(conversation, pictures, options, stop)
                 prompt = processor.encode(conversation, pictures)

@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_memory import resident_bytes
+from test_threads import wait_for
 
 from smolvlm_edge import Answer, EngineError, RequestError, SmolVLM, StoppedError
 from smolvlm_edge.generation.driving import MOST_UNREAD, READ_AHEAD
+from smolvlm_edge.generation.width import bytes_per_position
 from smolvlm_edge.graphs import Decoder
 from smolvlm_edge.graphs.engines import open_engine
 
@@ -215,6 +217,36 @@ def test_streams_side_by_side_in_one_thread(alone: SmolVLM, load: Callable[..., 
         tokens += [chunk.token_id for chunk in stream]
     assert [tuple(tokens) for tokens in got] == expected
     assert model.generate([], STORY, max_tokens=2).timings.generated_tokens == 2
+
+
+def test_a_thread_that_holds_all_slots_is_told_while_strangers_wait(load: Callable[..., SmolVLM]) -> None:
+    model = load(parallel=2)
+    streams = [model.stream([], STORY, max_tokens=60) for _ in range(2)]
+    for stream in streams:
+        next(stream)
+    with ThreadPoolExecutor(2) as pool:
+        strangers = [pool.submit(model.generate, [], STORY, max_tokens=2) for _ in range(2)]
+        wait_for(lambda: len(model._driver.callers) == 4)
+        with pytest.raises(RequestError, match="still reading"):
+            next(model.stream([], STORY, timeout=60))
+        for stream in streams:
+            stream.close()
+        assert all(stranger.result(60).timings.generated_tokens == 2 for stranger in strangers)
+
+
+def test_places_for_pictures_that_wait_for_a_thread_do_not_stop_it(load: Callable[..., SmolVLM]) -> None:
+    """It holds the budget for which they wait, and would wait for them if it had to wait for a place."""
+    model = load(parallel=MOST_UNREAD + 2, cache_bytes=bytes_per_position(load().bundle.model.text) * 700)
+    held = model.stream([], STORY, max_tokens=500)
+    next(held)
+    with ThreadPoolExecutor(MOST_UNREAD) as pool:
+        ask = {"max_tokens": 300, "detail": "low", "timeout": 60}
+        strangers = [pool.submit(model.generate, PICTURES[0], QUESTION, **ask) for _ in range(MOST_UNREAD)]
+        wait_for(lambda: len(model._driver.scheduler._waiting) == MOST_UNREAD)
+        with pytest.raises(RequestError, match="still reading"):
+            next(model.stream(PICTURES[1], QUESTION, **ask))
+        held.close()
+        assert all(isinstance(stranger.result(60), Answer) for stranger in strangers)
 
 
 def test_a_slow_reader_holds_up_nobody(alone: SmolVLM, load: Callable[..., SmolVLM]) -> None:

@@ -18,8 +18,8 @@ from PIL import Image
 from schemas import judge
 from test_memory import resident_bytes
 
-from smolvlm_edge import Chunk, ImageError, IncompleteError, RequestError, SmolVLM, StoppedError, Timings
-from smolvlm_edge.generation.background import AHEAD, stream_in_thread
+from smolvlm_edge import Chunk, EngineError, ImageError, IncompleteError, RequestError, SmolVLM, StoppedError, Timings
+from smolvlm_edge.generation.background import AHEAD, run_in_thread, stream_in_thread
 from smolvlm_edge.generation.stopping import Stop
 
 QUESTION, STORY = "What is this?", "Tell me a story."
@@ -370,6 +370,60 @@ def test_a_slow_reader_is_not_run_away_from() -> None:
 
     stop = Stop()
     asyncio.run(read())
+
+
+def test_what_is_no_exception_ends_a_stream_all_the_same() -> None:
+    """As a panic in a library that is written in Rust."""
+
+    def panics() -> Iterator[Chunk]:
+        yield Chunk("", 1, None, Timings())
+        raise SystemExit(3)
+
+    async def read() -> None:
+        chunks = stream_in_thread(panics, Stop())
+        assert (await anext(chunks)).token_id == 1
+        with pytest.raises(EngineError, match="broken off: SystemExit"):
+            await anext(chunks)
+
+    asyncio.run(read())
+
+
+def test_who_cancels_twice_waits_for_the_thread_too() -> None:
+    gate, made = threading.Event(), []
+
+    def slow() -> Iterator[Chunk]:
+        made.append("begun")
+        gate.wait(60)
+        made.append("ended")
+        yield Chunk("", 1, None, Timings())
+
+    async def ask() -> None:
+        task = asyncio.ensure_future(run_in_thread(slow, print, threading.Semaphore(1), lambda: None))
+        for _ in range(3):
+            await asyncio.sleep(0.05)
+            task.cancel()
+        assert not task.done()
+        gate.set()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    asyncio.run(ask())
+    assert made == ["begun", "ended"]
+
+
+def test_work_that_no_thread_could_be_started_for_is_stopped() -> None:
+    stop = Stop()
+
+    def refuse(_: Callable[[], None]) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def ask() -> None:
+        await run_in_thread(lambda: iter(()), print, threading.Semaphore(1), stop.request, refuse)  # type: ignore[arg-type,return-value]
+
+    with pytest.raises(RuntimeError, match="new thread"):
+        asyncio.run(ask())
+    with pytest.raises(StoppedError):
+        stop.check()
 
 
 def test_a_chat_in_an_event_loop(model: SmolVLM) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import closing, suppress
 
+from smolvlm_edge.errors import EngineError
 from smolvlm_edge.generation.answer import Chunk
 from smolvlm_edge.generation.stopping import Stop
 
@@ -80,30 +81,39 @@ async def run_in_thread(
     ended: asyncio.Future[Exception | None] = loop.create_future()
 
     def end(error: Exception | None) -> None:
-        handover.look()
-        if not ended.done():
+        try:
+            handover.look()
+        finally:
             ended.set_result(error)
 
     def work() -> None:
-        error = None
+        error: Exception | None = None
         with suppress(RuntimeError):  # the loop is closed, nobody listens
             try:
                 with closing(answer()) as chunks:
                     for chunk in chunks:
                         room.acquire()
                         handover.push(chunk)
-            except Exception as raised:  # noqa: BLE001 - whoever waits for the end raises it
-                error = raised
+            except BaseException as raised:  # noqa: BLE001 - whoever waits for the end raises it
+                broken = EngineError(f"the answer was broken off: {type(raised).__name__}")
+                error = raised if isinstance(raised, Exception) else broken
             loop.call_soon_threadsafe(end, error)
 
-    start(work)
+    try:
+        start(work)
+    except BaseException:
+        stop()  # it may have been taken on all the same, for a thread to come
+        room.release()
+        raise
     try:
         if error := await asyncio.shield(ended):
             raise error
     finally:
         stop()
         room.release()
-        await ended
+        while not ended.done():
+            with suppress(asyncio.CancelledError):  # who cancels again waits, too
+                await asyncio.shield(ended)
 
 
 async def stream_in_thread(

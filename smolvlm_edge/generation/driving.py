@@ -59,27 +59,29 @@ class Driver:
         self._process = os.getpid()
 
     @contextmanager
-    def turn(self, stop: Stop, asking: int) -> Iterator["Caller"]:
-        """Wait for this caller's turn to be answered, and hold it.
+    def turn(self, stop: Stop, asking: int, *, reads: bool) -> Iterator["Caller"]:
+        """Wait for this caller's turn to read its pictures and to be answered, and hold it.
 
         Args:
             stop: Whether the answer is still wanted.
             asking: The thread that waits for the answer, if another one does this for it.
+            reads: Whether it has pictures to read.
 
         Raises:
             BusyError: Everything is taken and nobody is to wait.
             RequestError: The thread would wait for itself.
             StoppedError: The answer was not wanted for so long.
         """
-        caller = Caller()
+        caller = Caller(unread=reads)
         try:
             with self._changed:
                 if len(self.callers) >= self.scheduler.width:
                     self._refuse(asking)
                 self.callers.append(caller)
-                while caller not in self.callers[: self._inside]:
+                while not self._may_begin(caller, asking):
                     stop.check()
                     self._changed.wait(PATIENCE_S)
+                caller.begun = True
             yield caller
         finally:
             if os.getpid() == self._process:
@@ -87,18 +89,6 @@ class Driver:
                     if caller in self.callers:
                         self.callers.remove(caller)
                     self._changed.notify_all()
-
-    def wait_to_read(self, caller: "Caller", stop: Stop) -> None:
-        """Wait until few enough of those before this caller hold pictures; it does, until `Caller.unread` is false.
-
-        Raises:
-            StoppedError: The answer was not wanted for so long.
-        """
-        caller.unread = True
-        with self._changed:
-            while caller not in [each for each in self.callers if each.unread][:MOST_UNREAD]:
-                stop.check()
-                self._changed.wait(PATIENCE_S)
 
     def run(self, job: Job, asking: int) -> Generator[Chunk, None, None]:
         """Have a job done; what comes of its tokens, one by one.
@@ -149,9 +139,19 @@ class Driver:
                 self._driver = None
                 self._changed.notify_all()
 
-    def _refuse(self, asking: int) -> None:
+    def _may_begin(self, caller: "Caller", asking: int) -> bool:
         inside = self.callers[: self._inside]
-        if len(inside) == self._inside and all(caller.thread == asking for caller in inside):
+        if caller not in inside or not caller.unread:
+            return caller in inside
+        # a thread that is answered already may be who the others wait for: it goes on, to be told so if need be
+        return caller in [each for each in inside if each.unread][:MOST_UNREAD] or self._answers(asking) > 0
+
+    def _answers(self, asking: int) -> int:
+        """How many answers a thread is reading."""
+        return sum(caller.begun and caller.thread == asking for caller in self.callers)
+
+    def _refuse(self, asking: int) -> None:
+        if len(self.callers) >= self._inside and self._answers(asking) >= self.scheduler.width:
             raise RequestError(WAITS_FOR_ITSELF)
         if self._busy == "raise":
             raise BusyError("the model is still answering somebody else: ask again later")
@@ -169,8 +169,10 @@ class Driver:
 class Caller:
     """Who is being answered, or waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, unread: bool) -> None:
         """Made by the thread that waits."""
         self.thread = get_ident()
-        self.unread = False
-        """Whether it holds pictures that the model has not seen."""
+        self.begun = False
+        """Whether its turn has come."""
+        self.unread = unread
+        """Whether it has, or will have, pictures that the model has not seen."""

@@ -227,6 +227,7 @@ class OnnxDecoder:
     def close(self) -> None:
         """Free the session and the cache."""
         self._session, self._caches, self._bindings, self._capacity = None, {}, {}, 0
+        self._logits = np.empty(0, np.float32)
         self._lengths = [0] * self.slots
         return_freed_memory()
 

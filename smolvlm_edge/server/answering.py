@@ -87,6 +87,10 @@ class Answering:
         async with aclosing(self.answer(resident, question)) as events:
             return Answer.of([event async for event in events if isinstance(event, Chunk)])
 
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._threads.shutdown(wait=False)
+
     async def _compute(
         self,
         resident: Resident,

@@ -94,6 +94,7 @@ def create_app(
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+            service.answering.close()
             residents.close()
 
     routes = [
