@@ -2,6 +2,7 @@
 
 import os
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,11 @@ ENVIRONMENTS = "SMOL_EDGE_ENVIRONMENTS"
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 # extensions that ONNX Runtime chooses its kernels by; other kernels round differently
 CPU_FEATURES = {"avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "asimddp", "i8mm", "sve"}
+
+# who starts the tests with nohup or in the background of a script has these ignored, and programs inherit that
+for _name, _default in {"SIGHUP": signal.SIG_DFL, "SIGINT": signal.default_int_handler}.items():
+    if hasattr(signal, _name) and signal.getsignal(getattr(signal, _name)) is signal.SIG_IGN:
+        signal.signal(getattr(signal, _name), _default)
 
 
 def pytest_report_header() -> list[str]:

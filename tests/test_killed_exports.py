@@ -13,7 +13,6 @@ from smolvlm_edge.quantize import RECIPES
 
 WAITING = """
 import signal, sys, time
-getattr(signal, "SIGHUP", None) and signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup may have started the tests
 from smolvlm_edge.cli import main
 from smolvlm_edge.export import pipeline
 def wait(*_): print("building", flush=True); time.sleep(600)
