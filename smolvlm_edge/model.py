@@ -353,11 +353,14 @@ class SmolVLM:
         """The answer to a request of `generate_many`."""
         images, prompt, messages = request.pop("images", ()), request.pop("prompt", ""), request.pop("messages", None)
         conversation = read_request(images, prompt, messages, request)
-        # with one at a time, pictures are read before it is their turn; with several, the next callers read them anyway
-        read = self._processor.read if self.width.count == 1 else _later
+        ahead = self.width.count == 1  # with several, the next callers read theirs ahead in any case
         # the list of pictures is given away: nothing here keeps hold of it
-        return Answer.of(self.respond(conversation, read(conversation, [], request, stop), request, stop, asking))
-
-
-def _later(_: Conversation, pictures: list[Picture], *__: object) -> list[Picture]:
-    return pictures
+        return Answer.of(
+            self.respond(
+                conversation,
+                self._processor.read(conversation, [], request, stop) if ahead else [],
+                request,
+                stop,
+                asking,
+            )
+        )

@@ -372,6 +372,28 @@ def test_a_slow_reader_is_not_run_away_from() -> None:
     asyncio.run(read())
 
 
+def test_no_chunk_waits_for_another_and_many_come_together() -> None:
+    read_so_far, looks = threading.Semaphore(0), []
+
+    def answer() -> Iterator[Chunk]:
+        for number in range(45):
+            if 0 < number < 5:
+                assert read_so_far.acquire(timeout=60), "the last one has not come"
+            yield Chunk("", number, None, Timings())
+
+    async def read() -> list[int]:
+        loop, got = asyncio.get_running_loop(), []
+        call_soon = loop.call_soon_threadsafe
+        loop.call_soon_threadsafe = lambda *args: (looks.append(args), call_soon(*args))[1]  # type: ignore[method-assign]
+        async for chunk in stream_in_thread(answer, Stop()):
+            got.append(chunk.token_id)
+            read_so_far.release()
+        return got
+
+    assert asyncio.run(read()) == list(range(45))
+    assert len(looks) < 30, "the event loop was woken for chunks that came at once"
+
+
 def test_what_is_no_exception_ends_a_stream_all_the_same() -> None:
     """As a panic in a library that is written in Rust."""
 

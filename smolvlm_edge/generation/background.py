@@ -16,7 +16,7 @@ PAUSE_S = 1 / 30
 """Chunks that come faster are handed over together: waking the event loop takes a processor from the engine, which
 waits for all of them. More often, nobody sees it."""
 HEAD_START_S = 0.001
-"""For the event loop with the first chunk: once the engine computes again, it waits some 3 ms for a processor."""
+"""For the event loop with the first chunk: once the engine computes again, it waits some 2.5 ms for a processor."""
 
 
 class _Handover:

@@ -40,6 +40,18 @@ class Job(Task):
         return len(self.chunks) < AHEAD
 
 
+class Caller:
+    """Who is being answered, or waits."""
+
+    def __init__(self, *, unread: bool) -> None:
+        """Made by the thread that waits."""
+        self.thread = get_ident()
+        self.begun = False
+        """Whether its turn has come."""
+        self.unread = unread
+        """Whether it has, or will have, pictures that the model has not seen."""
+
+
 class Driver:
     """Lets callers in, in the order in which they came, and lets one of those that wait for a token compute.
 
@@ -59,7 +71,7 @@ class Driver:
         self._process = os.getpid()
 
     @contextmanager
-    def turn(self, stop: Stop, asking: int, *, reads: bool) -> Iterator["Caller"]:
+    def turn(self, stop: Stop, asking: int, *, reads: bool) -> Iterator[Caller]:
         """Wait for this caller's turn to read its pictures and to be answered, and hold it.
 
         Args:
@@ -139,7 +151,7 @@ class Driver:
                 self._driver = None
                 self._changed.notify_all()
 
-    def _may_begin(self, caller: "Caller", asking: int) -> bool:
+    def _may_begin(self, caller: Caller, asking: int) -> bool:
         inside = self.callers[: self._inside]
         if caller not in inside or not caller.unread:
             return caller in inside
@@ -164,15 +176,3 @@ class Driver:
             if self._driver is None:  # else this thread was computing when the stream was collected; the step sees it
                 self.scheduler.remove(job)
             self._changed.notify_all()
-
-
-class Caller:
-    """Who is being answered, or waits."""
-
-    def __init__(self, *, unread: bool) -> None:
-        """Made by the thread that waits."""
-        self.thread = get_ident()
-        self.begun = False
-        """Whether its turn has come."""
-        self.unread = unread
-        """Whether it has, or will have, pictures that the model has not seen."""
